@@ -1,0 +1,106 @@
+"""The records that walk from stage to stage, and their Arrow schemas.
+
+Ids are the truth, names are for reading: a node or relation is always written
+with its ``uri`` (its id in the graph) beside its ``surfaceform`` (its name).
+The form is SynthIE's, so that tools made for that data read ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+__all__ = [
+    "PREDICTION_SCHEMA",
+    "SAMPLE_SCHEMA",
+    "SPLITS",
+    "Mention",
+    "Prediction",
+    "Triplet",
+]
+
+SPLITS = ("train", "validation", "test")
+
+_NAMED = pa.struct([("surfaceform", pa.string()), ("uri", pa.string())])
+_ENTITY = pa.struct([("surfaceform", pa.string()), ("uri", pa.string()), ("mention_start_index", pa.int32())])
+_TRIPLET = pa.struct([("subject", _NAMED), ("predicate", _NAMED), ("object", _NAMED)])
+_REASON = pa.struct([("check", pa.string()), ("detail", pa.string())])
+
+SAMPLE_SCHEMA = pa.schema(
+    [
+        ("id", pa.int64()),  # number of the triplet set
+        ("split", pa.string()),
+        ("text", pa.string()),
+        ("triplets", pa.list_(_TRIPLET)),  # by first mention in the text
+        ("entities", pa.list_(_ENTITY)),  # mention_start_index in characters, -1 where not found
+        ("relations", pa.list_(_NAMED)),
+        ("model", pa.string()),
+        ("endpoint", pa.string()),
+        ("prompt", pa.string()),  # name/version
+        ("prompt_hash", pa.string()),
+        ("request_key", pa.string()),  # key of the response in the journal
+        ("input_tokens", pa.int32()),
+        ("cached_input_tokens", pa.int32()),
+        ("output_tokens", pa.int32()),
+        ("usd", pa.float64()),
+        ("latency_s", pa.float32()),
+        ("attempts", pa.int32()),
+        ("finish_reason", pa.string()),
+        ("verdict", pa.string()),  # accepted | rejected
+        ("reasons", pa.list_(_REASON)),  # why rejected
+    ]
+)
+
+PREDICTION_SCHEMA = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("triplets", pa.list_(_TRIPLET)),  # uri is "" where a name is not in the world (unconstrained decoding only)
+        ("score", pa.float32()),  # length-normalised log-probability of the best beam
+        ("output", pa.string()),  # the decoded sequence, for reading
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A node or relation: its name and its id in the graph."""
+
+    surfaceform: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Triplet:
+    """A fact: (subject, predicate, object)."""
+
+    subject: Mention
+    predicate: Mention
+    object: Mention
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The ids (subject, relation, object) that decide about equality in evaluation."""
+        return self.subject.uri, self.predicate.uri, self.object.uri
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Triplet:
+        """Build from the dict form of one element of a record's ``triplets``."""
+        return cls(*(Mention(record[part]["surfaceform"], record[part]["uri"]) for part in ("subject", "predicate", "object")))
+
+    def to_record(self) -> dict[str, dict[str, str]]:
+        """The dict form, as in the Parquet and JSONL files."""
+        return {
+            part: {"surfaceform": mention.surfaceform, "uri": mention.uri}
+            for part, mention in (("subject", self.subject), ("predicate", self.predicate), ("object", self.object))
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the extractor found in one text."""
+
+    triplets: tuple[Triplet, ...]
+    score: float
+    output: str
