@@ -37,14 +37,34 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kg.errors import BusyError, InputError, SynthieError, storage_error
 
-__all__ = ["Manifest", "Progress", "Settings", "file_digest", "no_progress", "read_manifest", "run_stage", "write_atomic"]
+__all__ = [
+    "Manifest",
+    "Progress",
+    "Settings",
+    "file_digest",
+    "no_progress",
+    "read_manifest",
+    "run_stage",
+    "write_atomic",
+]
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _LOCK = ".lock"
 _PARTIAL = ".fingerprint"
-_REPORTED_LIBRARIES = ("synthie", "numpy", "pyarrow", "networkx", "numba", "msgspec", "aiohttp", "torch", "transformers", "accelerate")
+_REPORTED_LIBRARIES = (
+    "synthie",
+    "numpy",
+    "pyarrow",
+    "networkx",
+    "numba",
+    "msgspec",
+    "aiohttp",
+    "torch",
+    "transformers",
+    "accelerate",
+)
 _FULL_DIGEST_BYTES = 1 << 30
 _SAMPLED_BLOCKS, _BLOCK_BYTES = 64, 1 << 20
 
@@ -278,7 +298,9 @@ def _locked(folder: Path) -> Iterator[None]:
                 f"Another process works in {folder} ({owner}). Wait until it ends or stop it, then run again."
             ) from None
         file.truncate(0)
-        file.write(f"pid {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC).isoformat(timespec='seconds')}")
+        file.write(
+            f"pid {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC).isoformat(timespec='seconds')}"
+        )
         file.flush()
         yield
 
