@@ -1,0 +1,119 @@
+"""The walk of the data: which stage reads which folder of a run.
+
+A `Run` ties a configuration to a folder and offers every stage as a method
+without arguments, so that the command line and the flows call the same code
+and neither repeats the wiring. Stages import what they need when they run:
+planning a run costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kg.stage import Manifest, Progress, no_progress
+from synthie.config import RunConfig
+
+__all__ = ["STAGES", "Run", "Stage"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline.
+
+    Attributes:
+        name: name of its folder in the run and of its `Run` method.
+        title: what it does, in a few words.
+        run: the `Run` method.
+    """
+
+    name: str
+    title: str
+    run: Callable[[Run, Progress], Manifest]
+
+
+class Run:
+    """A configured run; its folder holds one subfolder a stage (``run.kg``, ``run.sets``, …)."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.folder = Path(config.run)
+        self.kg = self.folder / "kg"
+        self.sets = self.folder / "sets"
+        self.texts = self.folder / "texts"
+        self.dataset = self.folder / "dataset"
+        self.extractor = self.folder / "extractor"
+        self.predictions = self.folder / "predictions"
+        self.report = self.folder / "report"
+
+    def build_graph(self, progress: Progress = no_progress) -> Manifest:
+        """Dump → graph folder. Errors: see `kg.build.build_graph`."""
+        from kg.build import build_graph
+
+        return build_graph(self.config.kg, self.kg, progress=progress)
+
+    def sample_sets(self, progress: Progress = no_progress) -> Manifest:
+        """Graph → triplet sets. Errors: see `kg.sampling.sample_sets`."""
+        from kg.sampling import sample_sets
+
+        return sample_sets(self.config.sampling, self.kg, self.sets, seed=self.config.seed, progress=progress)
+
+    def generate_texts(self, progress: Progress = no_progress) -> Manifest:
+        """Triplet sets → checked texts. Errors: see `synthie.generate.generate_texts`."""
+        from synthie.generate import generate_texts
+
+        return generate_texts(
+            self.config.generation,
+            self.config.quality,
+            self.kg,
+            self.sets,
+            self.texts,
+            seed=self.config.seed,
+            max_usd=self.config.max_usd,
+            progress=progress,
+        )
+
+    def build_dataset(self, progress: Progress = no_progress) -> Manifest:
+        """Accepted texts → data set with card. Errors: see `synthie.dataset.build_dataset`."""
+        from synthie.dataset import build_dataset
+
+        return build_dataset(self.config.dataset, self.kg, self.sets, self.texts, self.dataset)
+
+    def train_extractor(self, progress: Progress = no_progress) -> Manifest:
+        """Data set → extractor. Errors: see `synthie.extractor.train.train_extractor`."""
+        from synthie.extractor.train import train_extractor
+
+        return train_extractor(
+            self.config.extractor, self.kg, self.dataset, self.extractor, seed=self.config.seed, progress=progress
+        )
+
+    def predict_split(self, progress: Progress = no_progress) -> Manifest:
+        """Extractor → predictions of the evaluated split. Errors: see `synthie.extractor.predict.predict_split`."""
+        from synthie.extractor.predict import predict_split
+
+        return predict_split(self.config.prediction, self.dataset, self.extractor, self.predictions, progress=progress)
+
+    def evaluate_predictions(self, progress: Progress = no_progress) -> Manifest:
+        """Predictions → report. Errors: see `synthie.evaluate.evaluate_predictions`."""
+        from synthie.evaluate import evaluate_predictions
+
+        return evaluate_predictions(
+            self.config.evaluation,
+            self.dataset,
+            self.predictions,
+            self.report,
+            seed=self.config.seed,
+            extractor=self.extractor,
+        )
+
+
+STAGES = (
+    Stage("kg", "build the knowledge graph", Run.build_graph),
+    Stage("sets", "sample triplet sets", Run.sample_sets),
+    Stage("texts", "generate and check texts", Run.generate_texts),
+    Stage("dataset", "publish the data set", Run.build_dataset),
+    Stage("extractor", "train the extractor", Run.train_extractor),
+    Stage("predictions", "predict the test split", Run.predict_split),
+    Stage("report", "evaluate", Run.evaluate_predictions),
+)
