@@ -1,0 +1,122 @@
+"""What a person sees of a run in Prefect's UI: tables, plots and sample texts, as artifacts.
+
+Everything is read back from the run's folder, so that a resumed or repeated
+run shows the same. Artifacts are small; the files they name hold the rest.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from prefect.artifacts import create_markdown_artifact
+
+from kg.graph import KnowledgeGraph, graph_summary
+from synthie.pipeline import Run
+
+__all__ = [
+    "show_card",
+    "show_cost",
+    "show_coverage",
+    "show_graph",
+    "show_metrics",
+    "show_texts",
+    "show_training",
+]
+
+_SAMPLE_TEXTS = 20
+_REJECTED_TEXTS = 5
+
+
+def show_graph(run: Run) -> None:
+    """Size, connectivity and most frequent relations of the graph."""
+    summary = graph_summary(KnowledgeGraph.open(run.kg))
+    _show("graph", run.kg, "Knowledge graph", _flat_table(summary))
+
+
+def show_coverage(run: Run) -> None:
+    """How evenly the sets cover entities and relations, with the plot."""
+    coverage = json.loads((run.sets / "coverage.json").read_bytes())
+    _show("coverage", run.sets, "Coverage of the triplet sets", _image(run.sets / "coverage.png"), _flat_table(coverage))
+
+
+def show_cost(run: Run) -> None:
+    """Tokens, dollars and rejections of the generation."""
+    cost = json.loads((run.texts / "cost.json").read_bytes())
+    _show("cost", run.texts, "Cost of the texts", _flat_table(cost))
+
+
+def show_texts(run: Run) -> None:
+    """Twenty accepted texts with their triplets, and a few rejected ones with the reasons."""
+    accepted = _records(run.texts / "samples", _SAMPLE_TEXTS)
+    rejected = _records(run.texts / "rejected", _REJECTED_TEXTS)
+    lines = ["## Accepted", *(_text_with_triplets(record) for record in accepted), "## Rejected"]
+    for record in rejected:
+        reasons = "; ".join(f"**{reason['check']}**: {reason['detail']}" for reason in record["reasons"])
+        lines.append(f"{_text_with_triplets(record)}\n\n{reasons}")
+    _show("texts", run.texts, "Sample texts", *lines)
+
+
+def show_card(run: Run) -> None:
+    """The data set's card, without its metadata block."""
+    card = (run.dataset / "README.md").read_text(encoding="utf-8")
+    body = card.split("\n---\n", 1)[-1]
+    create_markdown_artifact(key="dataset", markdown=body, description=f"Data set in {run.dataset}")
+
+
+def show_training(run: Run) -> None:
+    """The training curve."""
+    _show("training", run.extractor, "Training of the extractor", _image(run.extractor / "training_curve.png"))
+
+
+def show_metrics(run: Run) -> None:
+    """The evaluation report."""
+    report = (run.report / "report.md").read_text(encoding="utf-8")
+    create_markdown_artifact(key="metrics", markdown=report, description=f"Report in {run.report}/report.html")
+
+
+def _show(key: str, folder: Path, title: str, *parts: str) -> None:
+    markdown = "\n\n".join([f"# {title}", f"Files: `{folder}`", *parts])
+    create_markdown_artifact(key=key, markdown=markdown, description=title)
+
+
+def _flat_table(data: dict[str, Any]) -> str:
+    rows = [(name.replace("_", " "), _cell(value)) for name, value in data.items() if not isinstance(value, dict | list)]
+    return _table(("", ""), rows)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _records(folder: Path, count: int) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(count - len(records)):
+            records += batch.to_pylist()
+            if len(records) >= count:
+                return records
+    return records
+
+
+def _text_with_triplets(record: dict[str, Any]) -> str:
+    triplets = " · ".join(
+        f"*{t['subject']['surfaceform']}* {t['predicate']['surfaceform']} *{t['object']['surfaceform']}*"
+        for t in record["triplets"]
+    ).replace("_", " ")
+    return f"> {record['text']}\n\n{triplets}"
+
+
+def _image(path: Path) -> str:
+    return f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
