@@ -102,7 +102,7 @@ def test_an_unwritable_folder_is_a_clear_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     # Root may write to any ordinary folder, but not to sysfs.
     folder = tmp_path if os.geteuid() else Path("/sys/kernel")
-    with pytest.raises(StorageError, match="cannot be written|read-only"):
+    with pytest.raises(StorageError, match=r"cannot be written|read-only"):
         stage(folder / "kg")
 
 
