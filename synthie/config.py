@@ -8,12 +8,13 @@ sample, the built-in server, the extractor that trains on a CPU in minutes.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from kg.config import GraphConfig, SamplingConfig
 from kg.stage import Settings
@@ -30,6 +31,7 @@ __all__ = [
     "QualityConfig",
     "RunConfig",
     "SamplingConfig",
+    "describe_options",
     "load_config",
 ]
 
@@ -37,22 +39,40 @@ __all__ = [
 class LocalServerConfig(Settings):
     """The built-in OpenAI-compatible server, used when no endpoint is configured."""
 
-    NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"latency_s", "rate_429", "rate_500"})
+    NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset(
+        {"latency_s", "rate_429", "rate_500", "requests_per_second"}
+    )
 
     unfaithful: float = Field(
-        default=0.04, ge=0, le=1, description="Share of texts with a dropped, swapped or invented fact, for the checks to catch."
+        default=0.04,
+        ge=0,
+        le=1,
+        description="Share of texts with a dropped, swapped, invented or changed fact, for the checks to catch.",
     )
     truncated: float = Field(default=0.0, ge=0, le=1, description="Share of texts cut off with finish_reason 'length'.")
     latency_s: float = Field(default=0.0, ge=0, le=60, description="Mean seconds before a response.")
-    rate_429: float = Field(default=0.0, ge=0, lt=1, description="Share of calls answered with status 429 and Retry-After.")
+    rate_429: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of calls answered with status 429 and Retry-After."
+    )
     rate_500: float = Field(default=0.0, ge=0, lt=1, description="Share of calls answered with status 500.")
+    requests_per_second: float | None = Field(
+        default=None, gt=0, description="Calls per second above which the answer is 429. Empty: no limit."
+    )
 
 
 class GenerationConfig(Settings):
     """Which LLM writes the texts, with which prompt, how hard it is driven."""
 
     NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset(
-        {"api_key_env", "concurrency", "max_attempts", "timeout_s", "requests_per_minute", "tokens_per_minute"}
+        {
+            "api_key_env",
+            "concurrency",
+            "headers",
+            "max_attempts",
+            "requests_per_minute",
+            "timeout_s",
+            "tokens_per_minute",
+        }
     )
 
     base_url: str | None = Field(
@@ -61,37 +81,81 @@ class GenerationConfig(Settings):
         "Empty: the built-in server, started and stopped by the run.",
     )
     model: str = Field(default="synthie-rules", description="Model name, as the endpoint knows it.")
-    api_key_env: str = Field(default="OPENAI_API_KEY", description="Environment variable that holds the key. The key itself is never stored.")
-    headers: dict[str, str] = Field(default={}, description="Further HTTP headers. Values may name a variable: ${AZURE_KEY}.")
+    api_key_env: str = Field(
+        default="OPENAI_API_KEY", description="Environment variable that holds the key. The key itself is never stored."
+    )
+    headers: dict[str, str] = Field(
+        default={}, description="Further HTTP headers. Values may name a variable: ${AZURE_KEY}."
+    )
     query: dict[str, str] = Field(default={}, description="Further URL query parameters (Azure: api-version).")
-    prompt: str = Field(default="few-shot/1", description="Prompt template under prompts/, as name/version, or a path to a YAML file.")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature. Empty: the prompt's own.")
-    max_tokens: int | None = Field(default=None, ge=1, description="Most tokens in a response. Empty: the prompt's own.")
-    extra_body: dict[str, Any] = Field(default={}, description="Further fields of the request body, passed on as they are.")
+    prompt: str = Field(
+        default="few-shot/1", description="Prompt template under prompts/, as name/version, or a path to a YAML file."
+    )
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="Sampling temperature. Empty: the prompt's own."
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Most tokens in a response. Empty: the prompt's own."
+    )
+    extra_body: dict[str, Any] = Field(
+        default={},
+        description="Further fields of the request body, passed on as they are; null takes a field away "
+        "({max_tokens: null, max_completion_tokens: 2000}).",
+    )
     input_usd_per_million: float | None = Field(
-        default=None, ge=0, description="USD per million input tokens. Empty: the price table; needed for models it lacks."
+        default=None,
+        ge=0,
+        description="USD per million input tokens. Empty: the price table; needed for models it lacks.",
     )
     output_usd_per_million: float | None = Field(
-        default=None, ge=0, description="USD per million output tokens. Empty: the price table; needed for models it lacks."
+        default=None,
+        ge=0,
+        description="USD per million output tokens. Empty: the price table; needed for models it lacks.",
     )
     concurrency: int = Field(default=32, ge=1, le=2_000, description="Most calls in flight.")
-    max_attempts: int = Field(default=6, ge=1, le=50, description="Tries of one call before it counts as failed; waits for 429 do not count.")
+    max_attempts: int = Field(
+        default=8, ge=1, le=50, description="Tries of one call before it counts as failed; waits for 429 do not count."
+    )
     timeout_s: float = Field(default=120.0, gt=0, description="Seconds until one try is given up.")
-    requests_per_minute: int | None = Field(default=None, ge=1, description="Limit on requests per minute. Empty: only what the endpoint enforces.")
-    tokens_per_minute: int | None = Field(default=None, ge=1, description="Limit on tokens per minute. Empty: only what the endpoint enforces.")
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="Limit on requests per minute. Empty: only what the endpoint enforces."
+    )
+    tokens_per_minute: int | None = Field(
+        default=None, ge=1, description="Limit on tokens per minute. Empty: only what the endpoint enforces."
+    )
+    max_failed_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the texts that may fail for good without failing the stage; running again asks for them.",
+    )
     local: LocalServerConfig = Field(default=LocalServerConfig(), description="Switches of the built-in server.")
+
+    @field_validator("extra_body")
+    @classmethod
+    def _leaves_the_request_intact(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
+        fixed = sorted({"messages", "model", "n", "stream"} & extra_body.keys())
+        if fixed:
+            raise ValueError(f"extra_body must not set {', '.join(fixed)}: one text is asked for in one piece")
+        return extra_body
 
 
 class QualityConfig(Settings):
     """What a text must fulfil to enter the data set."""
 
     min_words: int = Field(default=3, ge=1, description="Fewest words in a text.")
-    max_words_per_triplet: int = Field(default=60, ge=5, description="Most words in a text, for each triplet it states.")
+    max_words_per_triplet: int = Field(
+        default=60, ge=5, description="Most words in a text, for each triplet it states."
+    )
     check_entities: bool = Field(default=True, description="Every subject and object must be stated.")
-    check_extra: bool = Field(default=True, description="No name, number or date may be stated that the triplets do not give.")
-    check_relations: bool = Field(default=True, description="Every relation must be plausibly stated.")
+    check_extra: bool = Field(
+        default=True, description="No name, number or date may be stated that the triplets do not give."
+    )
     near_duplicate: float = Field(
-        default=0.9, gt=0, le=1, description="Texts whose word shingles have at least this Jaccard similarity are near-duplicates."
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Texts whose word shingles have at least this Jaccard similarity are near-duplicates.",
     )
 
 
@@ -107,32 +171,49 @@ class ExtractorConfig(Settings):
 
     NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"device"})
 
-    preset: str = Field(
+    preset: Literal["demo", "synthie-base-fe", "synthie-base-sc", "synthie-large-fe", "genie-base-fe"] = Field(
         default="demo",
-        description="Training preset: demo, synthie-base-fe, synthie-base-sc, synthie-large-fe or genie-base-fe.",
+        description="Training preset: demo trains a small model from nothing on a CPU in minutes; the others are the "
+        "paper's settings.",
     )
     linearization: Literal["fully_expanded", "subject_collapsed"] | None = Field(
         default=None, description="How triplets are written as a target sequence. Empty: the preset's."
     )
     base_model: str | None = Field(
-        default=None, description="Hub name or folder of the model to start from, such as google/flan-t5-base. Empty: the preset's."
+        default=None,
+        description="Hub name or folder of the model to start from, such as google/flan-t5-base. Empty: the preset's.",
     )
     steps: int | None = Field(default=None, ge=1, description="Optimiser steps. Empty: the preset's.")
-    batch_size: int | None = Field(default=None, ge=1, description="Sequences per device and step. Empty: the preset's.")
-    gradient_accumulation: int | None = Field(default=None, ge=1, description="Batches per optimiser step. Empty: the preset's.")
+    batch_size: int | None = Field(
+        default=None, ge=1, description="Sequences per device and step. Empty: the preset's."
+    )
+    gradient_accumulation: int | None = Field(
+        default=None, ge=1, description="Batches per optimiser step. Empty: the preset's."
+    )
     learning_rate: float | None = Field(default=None, gt=0, description="Peak learning rate. Empty: the preset's.")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train and predict.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where to train. auto: on a GPU if there is one."
+    )
 
 
 class PredictionConfig(Settings):
     """How the trained extractor decodes the evaluated split."""
 
+    NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"device"})
+
     split: Literal["validation", "test"] = Field(default="test", description="Split to predict.")
     max_records: int | None = Field(default=1_000, ge=1, description="Most records to predict. Empty: all.")
-    beams: int = Field(default=5, ge=1, le=100, description="Beams of the search.")
+    beams: int | None = Field(
+        default=None, ge=1, le=100, description="Beams of the search; 1 is greedy. Empty: the preset's."
+    )
     batch_size: int = Field(default=32, ge=1, description="Texts decoded together.")
     max_new_tokens: int = Field(default=256, ge=8, description="Longest output, in tokens.")
-    length_penalty: float | None = Field(default=None, description="Exponent of the length in a beam's score. Empty: the preset's.")
+    length_penalty: float | None = Field(
+        default=None, description="Exponent of the length in a beam's score. Empty: the preset's."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where to decode. auto: on a GPU if there is one."
+    )
 
 
 class EvaluationConfig(Settings):
@@ -147,7 +228,9 @@ class RunConfig(Settings):
 
     run: str = Field(default="data/runs/demo", description="Folder of the run.")
     seed: int = Field(default=0, ge=0, description="Seed of everything random.")
-    max_usd: float = Field(default=5.0, ge=0, description="Hard limit on what the run may cost, in US dollars, over all its restarts.")
+    max_usd: float = Field(
+        default=5.0, ge=0, description="Hard limit on what the run may cost, in US dollars, over all its restarts."
+    )
     kg: GraphConfig = GraphConfig()
     sampling: SamplingConfig = SamplingConfig()
     generation: GenerationConfig = GenerationConfig()
@@ -177,6 +260,22 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> RunC
         return RunConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(explain_validation(error, RunConfig, source)) from None
+
+
+def describe_options(model: type[BaseModel] = RunConfig, section: str = "") -> str:
+    """All options as Markdown tables, one a section: name, default, meaning (the source of docs/configuration.md)."""
+    rows, sections = [], []
+    for name, field in model.model_fields.items():
+        annotation, path = field.annotation, f"{section}{name}"
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            sections.append(describe_options(annotation, f"{path}."))
+        else:
+            default = json.dumps(field.get_default(call_default_factory=True), ensure_ascii=False)
+            meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+            rows.append(f"| `{path}` | `{default}` | {meaning} |")
+    title = f"## {section.removesuffix('.')}" if section else "## the run"
+    table = "\n".join(["| option | default | meaning |", "| --- | --- | --- |", *rows])
+    return "\n\n".join([title, " ".join((model.__doc__ or "").split()), table, *sections])
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel], source: str) -> str:

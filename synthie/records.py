@@ -87,7 +87,9 @@ class Triplet:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Triplet:
         """Build from the dict form of one element of a record's ``triplets``."""
-        return cls(*(Mention(record[part]["surfaceform"], record[part]["uri"]) for part in ("subject", "predicate", "object")))
+        return cls(
+            *(Mention(record[part]["surfaceform"], record[part]["uri"]) for part in ("subject", "predicate", "object"))
+        )
 
     def to_record(self) -> dict[str, dict[str, str]]:
         """The dict form, as in the Parquet and JSONL files."""
