@@ -41,7 +41,9 @@ def show_graph(run: Run) -> None:
 def show_coverage(run: Run) -> None:
     """How evenly the sets cover entities and relations, with the plot."""
     coverage = json.loads((run.sets / "coverage.json").read_bytes())
-    _show("coverage", run.sets, "Coverage of the triplet sets", _image(run.sets / "coverage.png"), _flat_table(coverage))
+    _show(
+        "coverage", run.sets, "Coverage of the triplet sets", _image(run.sets / "coverage.png"), _flat_table(coverage)
+    )
 
 
 def show_cost(run: Run) -> None:
@@ -85,7 +87,9 @@ def _show(key: str, folder: Path, title: str, *parts: str) -> None:
 
 
 def _flat_table(data: dict[str, Any]) -> str:
-    rows = [(name.replace("_", " "), _cell(value)) for name, value in data.items() if not isinstance(value, dict | list)]
+    rows = [
+        (name.replace("_", " "), _cell(value)) for name, value in data.items() if not isinstance(value, dict | list)
+    ]
     return _table(("", ""), rows)
 
 

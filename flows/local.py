@@ -3,15 +3,14 @@
 ``python -m flows.local up`` starts the server, prepares it (work pool, deployments)
 and starts a worker; ``down`` stops both; ``ui`` starts only the server; ``demo`` runs
 the flow on the bundled sample while the server shows it. Everything is kept
-under the project's own Prefect home (``.prefect/``: database, logs, pids) and
-listens on the loopback interface only. Each command may be repeated.
+under the project's own Prefect home (``.prefect/``: database, logs, pids; another
+one: SYNTHIE_PREFECT_HOME) and listens on the loopback interface only, on port
+4200 (another one: SYNTHIE_PREFECT_PORT). Each command may be repeated.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+
+import psutil
 
 from synthie.errors import EndpointError, SynthieError
 
@@ -86,7 +87,7 @@ def environment() -> dict[str, str]:
     port = os.environ.get("SYNTHIE_PREFECT_PORT", "4200")
     return {
         "DO_NOT_TRACK": "1",
-        "PREFECT_HOME": str(ROOT / ".prefect"),
+        "PREFECT_HOME": os.environ.get("SYNTHIE_PREFECT_HOME", str(ROOT / ".prefect")),
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": port,
@@ -109,7 +110,7 @@ def start_server() -> bool:
     _start("server", ["server", "start", "--host", HOST, "--port", os.environ["PREFECT_SERVER_API_PORT"]])
     deadline = time.monotonic() + _START_SECONDS
     while not _healthy():
-        if not _alive(_pid("server")) or time.monotonic() > deadline:
+        if not _process("server") or time.monotonic() > deadline:
             _stop("server")
             raise EndpointError(
                 f"The Prefect server did not start on {_url()}; the reason is in {_log('server')}. If another "
@@ -139,7 +140,7 @@ def _prefect(*arguments: str) -> None:
 
 
 def _start(name: str, arguments: list[str]) -> None:
-    if _alive(_pid(name)):
+    if _process(name):
         return
     home = Path(os.environ["PREFECT_HOME"])
     home.mkdir(parents=True, exist_ok=True)
@@ -152,38 +153,35 @@ def _start(name: str, arguments: list[str]) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    (home / f"{name}.pid").write_text(str(process.pid))
+    _pid_file(name).write_text(str(process.pid))
 
 
 def _stop(name: str) -> bool:
-    pid = _pid(name)
-    (Path(os.environ["PREFECT_HOME"]) / f"{name}.pid").unlink(missing_ok=True)
-    if not _alive(pid):
+    process = _process(name)
+    _pid_file(name).unlink(missing_ok=True)
+    if process is None:
         return False
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_SECONDS
-    while _alive(pid):
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.1)
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait()
     return True
 
 
-def _pid(name: str) -> int:
+def _process(name: str) -> psutil.Process | None:
+    """The background process ``name``, or None if it ended (a recycled pid of another program is not it)."""
     try:
-        return int((Path(os.environ["PREFECT_HOME"]) / f"{name}.pid").read_text())
-    except (FileNotFoundError, ValueError):
-        return 0
+        process = psutil.Process(int(_pid_file(name).read_text()))
+        alive = process.status() != psutil.STATUS_ZOMBIE and "prefect" in process.cmdline()
+        return process if alive else None
+    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        return None
 
 
-def _alive(pid: int) -> bool:
-    """Whether ``pid`` is a running Prefect process (a recycled pid of another program is not)."""
-    if not pid:
-        return False
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # reap it if it is our own child
-    command = subprocess.run(["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True).stdout
-    return "prefect" in command and not command.startswith("Z")
+def _pid_file(name: str) -> Path:
+    return Path(os.environ["PREFECT_HOME"]) / f"{name}.pid"
 
 
 def _log(name: str) -> Path:

@@ -66,7 +66,9 @@ class ArtifactProgress:
         try:
             if self._artifact is None:
                 key = f"progress-{self._stage.name}"
-                self._artifact = create_progress_artifact(percent, key=key, description=description)
+                created = create_progress_artifact(percent, key=key, description=description)
+                assert isinstance(created, UUID), "a thread without an event loop gets the synchronous result"
+                self._artifact = created
             else:
                 update_progress_artifact(self._artifact, percent, description=description)
         except Exception as error:
