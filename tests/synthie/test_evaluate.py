@@ -1,0 +1,212 @@
+"""The evaluation stage: from files to metrics, errors, counts, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from evaluation_run import Key, write_dataset, write_extractor, write_predictions
+
+from synthie.config import EvaluationConfig
+from synthie.errors import InputError
+from synthie.evaluate import evaluate_predictions
+from synthie.metrics import macro, micro, triplet_sets
+
+CONFIG = EvaluationConfig(bootstrap=20)
+
+TRAIN: dict[int, list[Key]] = {
+    0: [("Q1", "P1", "Q2"), ("Q1", "P2", "Q3")],
+    1: [("Q4", "P1", "Q5")],
+    2: [("Q4", "P1", "Q6")],
+    3: [("Q7", "P1", "date:1 May 1900")],
+}
+TEST: dict[int, list[Key]] = {
+    10: [("Q1", "P1", "Q2"), ("Q2", "P2", "Q3")],
+    11: [("Q4", "P1", "Q5")],
+    12: [("Q8", "P3", "Q9")],
+    13: [("Q8", "P1", "Q1"), ("Q9", "P2", "Q1")],
+}
+CONSTRAINED: dict[int, list[Key]] = {
+    10: [("Q1", "P1", "Q2"), ("Q3", "P2", "Q2")],  # one right, one swapped
+    11: [("Q4", "P2", "Q5")],  # wrong relation
+    12: [("Q8", "P3", "Q9")],  # all right
+    13: [("Q8", "P1", "Q4")],  # wrong object, one missed
+}
+UNCONSTRAINED: dict[int, list[Key]] = {
+    10: [("Q1", "P1", "?Somewhere"), ("Q1", "P1", "?Elsewhere")],
+    11: [("Q4", "?lived in", "Q5")],
+    12: [],
+    13: [("Q8", "P1", "Q1"), ("Q9", "P2", "Q1")],
+}
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> tuple[Path, Path]:
+    dataset = write_dataset(tmp_path / "dataset", {"train": TRAIN, "validation": {5: TEST[10]}, "test": TEST})
+    return dataset, write_predictions(tmp_path / "predictions", CONSTRAINED, UNCONSTRAINED)
+
+
+def evaluated(inputs: tuple[Path, Path], folder: Path, **options: Any) -> dict[str, Any]:
+    evaluate_predictions(CONFIG, *inputs, folder, seed=3, **options)
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_scores_are_those_of_the_metrics_on_ids(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    metrics = evaluated(inputs, tmp_path / "report")
+    for mode, predictions in (("constrained", CONSTRAINED), ("unconstrained", UNCONSTRAINED)):
+        gold, predicted = triplet_sets(list(TEST.values()), list(predictions.values()))
+        for level, expected in (("micro", micro(gold, predicted)), ("macro", macro(gold, predicted))):
+            found = [metrics["modes"][mode][level][measure]["value"] for measure in ("precision", "recall", "f1")]
+            assert found == pytest.approx(expected)
+    constrained = metrics["modes"]["constrained"]
+    assert constrained["exact"]["value"] == 0.25
+    assert (constrained["micro"]["correct"], constrained["micro"]["predicted"], constrained["micro"]["gold"]) == (
+        2,
+        5,
+        6,
+    )
+
+
+def test_names_without_an_id_are_wrong_and_are_told_apart(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    unconstrained = evaluated(inputs, tmp_path / "report")["modes"]["unconstrained"]
+    assert unconstrained["unknown"] == 3
+    assert unconstrained["predicted_triplets"] == 5
+    assert unconstrained["macro"]["relations"] == 4
+    assert ("", "lived in") in [(row["id"], row["label"]) for row in unconstrained["by_relation"]]
+
+
+def test_relations_are_bucketed_by_their_training_triplets(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    constrained = evaluated(inputs, tmp_path / "report")["modes"]["constrained"]
+    # P1 occurs 4 times in training, P2 once, P3 never.
+    buckets = [(row["from"], row["to"], row["gold"], row["records"]) for row in constrained["by_frequency"]]
+    assert buckets == [(0, 0, 1, 1), (1, 1, 2, 3), (4, 7, 3, 3)]
+    table = [(row["id"], row["label"], row["training_triplets"], row["gold"]) for row in constrained["by_relation"]]
+    assert table == [
+        ("P1", "name of P1", 4, 3),
+        ("P2", "name of P2", 1, 2),
+        ("P3", "name of P3", 0, 1),
+    ]
+
+
+def test_records_are_bucketed_by_size_and_triplets_by_whether_training_has_the_pair(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    constrained = evaluated(inputs, tmp_path / "report")["modes"]["constrained"]
+    assert [(row["triplets"], row["records"], row["correct"]) for row in constrained["by_size"]] == [
+        (1, 2, 1),
+        (2, 2, 1),
+    ]
+    pairs = {row["pair"]: (row["correct"], row["predicted"], row["gold"]) for row in constrained["by_pair"]}
+    # In training: Q1 Q2, Q1 Q3, Q4 Q5, …; the predicted pair (Q4, Q5) has the wrong relation.
+    assert pairs == {"seen": (1, 2, 2), "unseen": (1, 3, 4)}
+
+
+def test_errors_are_counted_by_kind_and_shown_with_the_text(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    errors = evaluated(inputs, tmp_path / "report")["modes"]["constrained"]["errors"]
+    assert {kind: error["count"] for kind, error in errors.items()} == {
+        "swapped": 1,
+        "wrong_relation": 1,
+        "wrong_object": 1,
+        "wrong_subject": 0,
+        "invented": 0,
+        "missed": 1,
+    }
+    assert errors["swapped"]["examples"] == [
+        {
+            "id": 10,
+            "text": "Text 10: Q1 P1 Q2, Q2 P2 Q3.",
+            "gold": ["name of Q2", "name of P2", "name of Q3"],
+            "predicted": ["name of Q3", "name of P2", "name of Q2"],
+        }
+    ]
+    assert errors["missed"]["examples"][0]["predicted"] is None
+
+
+def test_only_records_with_predictions_are_evaluated(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    few = write_predictions(tmp_path / "few", {12: CONSTRAINED[12], 11: TEST[11]})
+    metrics = evaluated((inputs[0], few), tmp_path / "report")
+    assert metrics["data"]["records"] == 2
+    assert metrics["data"]["records_in_split"] == 4
+    assert metrics["data"]["gold_triplets"] == 2
+    assert metrics["modes"]["constrained"]["exact"]["value"] == 1.0
+
+
+def test_predictions_of_the_validation_split_are_recognised(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    validation = write_predictions(tmp_path / "validation", {5: TEST[10]})
+    assert evaluated((inputs[0], validation), tmp_path / "report")["data"]["split"] == "validation"
+
+
+def test_predicting_nothing_at_all_scores_zero(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    silent = write_predictions(tmp_path / "silent", {number: [] for number in TEST})
+    constrained = evaluated((inputs[0], silent), tmp_path / "report")["modes"]["constrained"]
+    assert constrained["micro"]["f1"]["value"] == constrained["macro"]["f1"]["value"] == 0
+    assert constrained["errors"]["missed"]["count"] == 6
+
+
+def test_the_manifest_counts_the_key_figures_and_finished_work_is_not_repeated(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first = evaluate_predictions(CONFIG, *inputs, tmp_path / "report", seed=3)
+    assert first.counts["records"] == 4
+    assert first.counts["constrained"]["micro_f1"] == pytest.approx(4 / 11, abs=1e-6)
+    assert evaluate_predictions(CONFIG, *inputs, tmp_path / "report", seed=3).reused
+    assert evaluate_predictions(CONFIG, *inputs, tmp_path / "again", seed=3).output_hash == first.output_hash
+
+
+def test_the_training_curve_enters_if_the_extractor_is_given(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    extractor = write_extractor(tmp_path / "extractor")
+    assert evaluated(inputs, tmp_path / "without")["training"] is None
+    training = evaluated(inputs, tmp_path / "with", extractor=extractor)["training"]
+    assert training["best_step"] == 200
+    assert training["train"][0] == {"step": 10, "loss": 30.0}
+
+
+def test_a_damaged_training_curve_is_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    extractor = write_extractor(tmp_path / "extractor")
+    (extractor / "training.json").write_text('{"train": []}')
+    with pytest.raises(InputError, match=r"training\.json is damaged"):
+        evaluated(inputs, tmp_path / "report", extractor=extractor)
+
+
+def test_predictions_for_another_data_set_are_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    foreign = write_predictions(tmp_path / "foreign", {10: [], 99: []})
+    with pytest.raises(InputError, match="made from another data set"):
+        evaluated((inputs[0], foreign), tmp_path / "report")
+
+
+def test_modes_with_different_records_are_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    uneven = write_predictions(tmp_path / "uneven", {10: [], 11: []}, {10: []})
+    with pytest.raises(InputError, match="different records"):
+        evaluated((inputs[0], uneven), tmp_path / "report")
+
+
+def test_no_predictions_are_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    empty = write_predictions(tmp_path / "empty", {})
+    with pytest.raises(InputError, match="holds no predictions"):
+        evaluated((inputs[0], empty), tmp_path / "report")
+
+
+def test_a_missing_or_broken_file_is_named(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    (inputs[1] / "unconstrained.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(InputError, match=r"unconstrained\.parquet is not a file of predictions"):
+        evaluated(inputs, tmp_path / "report")
+    (inputs[1] / "unconstrained.parquet").unlink()
+    with pytest.raises(InputError, match=r"unconstrained\.parquet is missing"):
+        evaluated(inputs, tmp_path / "report")
+
+
+def test_several_predictions_for_one_record_are_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    path = inputs[1] / "constrained.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.take([0, 0, 1]), path)
+    with pytest.raises(InputError, match="several predictions for one record"):
+        evaluated(inputs, tmp_path / "report")
+
+
+def test_unfinished_inputs_are_refused(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    (inputs[1] / "manifest.json").unlink()
+    with pytest.raises(InputError, match="no finished stage"):
+        evaluated(inputs, tmp_path / "report")
