@@ -147,7 +147,9 @@ class QualityConfig(Settings):
     max_words_per_triplet: int = Field(
         default=60, ge=5, description="Most words in a text, for each triplet it states."
     )
-    check_entities: bool = Field(default=True, description="Every subject and object must be stated.")
+    check_entities: bool = Field(
+        default=True, description="Every subject and object must be stated, and those of one triplet in connection."
+    )
     check_extra: bool = Field(
         default=True, description="No name, number or date may be stated that the triplets do not give."
     )

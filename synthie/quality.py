@@ -1,0 +1,313 @@
+"""Does a text state exactly the triplets it was written for?
+
+A text and its triplet set go in, a `Verdict` comes out that names every fault:
+which triplet is not stated, which span states something else. All checks are
+deterministic and look at surfaces only (`synthie.surface`): every subject and
+object must be stated in one of its usual forms, and in connection; names, numbers and dates that no triplet
+gives must not appear; and the text must be finished, running prose.
+
+Text and forms are compared as sequences of folded tokens (case, diacritics,
+plural and possessive endings, thousands separators and punctuation removed),
+looked up in hash tables: those of the set's own few forms, and a `NameIndex`
+of the whole graph that is built when the first text needs it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import product
+from typing import Any, NamedTuple, Protocol
+
+from synthie.config import QualityConfig
+from synthie.records import Triplet
+from synthie.surface.english import CHATTER, CHATTER_OPENING, MARKUP, MONTHS, looks_inflected
+from synthie.surface.forms import Forms, Matches, Node, compile_forms, find_forms
+from synthie.surface.names import COMMON, LONGEST_NAME, LONGEST_NOUN, PROPER, NameIndex
+from synthie.surface.repeats import near_duplicates
+from synthie.surface.tokens import COMMON_KEYS, NEUTRAL_KEYS, POSSESSIVE, REFERRING_KEYS, Tokens, fold_all, quote
+
+__all__ = ["Graph", "QualityGate", "Reason", "Verdict"]
+
+_CACHED_NODES = 1 << 16
+_SENTENCE_END = re.compile(r"""[.!?…]["'”’»)\]]*\s*\Z""")
+
+
+class Relation(Protocol):
+    """A relation as the checks see it; `kg.graph.Relation` is one."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def aliases(self) -> Sequence[str]: ...
+
+
+class Graph(Protocol):
+    """What the checks ask of a knowledge graph; `kg.graph.KnowledgeGraph` fulfils it."""
+
+    @property
+    def node_table(self) -> Any: ...  # pyarrow.Table with columns id, name, label, description, aliases, types, kind
+    def node(self, identifier: str, /) -> Node: ...
+    def relation(self, identifier: str, /) -> Relation: ...
+
+
+class Reason(NamedTuple):
+    """One fault: the check that found it, and where and what it is."""
+
+    check: str  # empty | refusal | markup | truncated | length | missing | unlinked | extra_name | extra_number
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the checks say about one text.
+
+    Attributes:
+        accepted: True if no check found a fault.
+        reasons: all faults, in the order of the checks.
+        mentions: node id -> character where it is first stated, -1 where it is not.
+    """
+
+    accepted: bool
+    reasons: list[Reason]
+    mentions: dict[str, int]
+
+
+class QualityGate:
+    """The checks, ready for one graph. Not thread-safe; cheap to build."""
+
+    def __init__(self, config: QualityConfig, graph: Graph) -> None:
+        self._config = config
+        self._graph = graph
+        self._node_forms = lru_cache(_CACHED_NODES)(self._compile_node)
+        self._relation_keys = lru_cache(_CACHED_NODES)(self._compile_relation)
+
+    def check(self, text: str, triplets: Sequence[Triplet], finish_reason: str | None = None) -> Verdict:
+        """Judge one text against the triplets it should state.
+
+        Args:
+            text: the response.
+            triplets: the set; every ``uri`` is a node or relation id of the graph.
+            finish_reason: why the model stopped, as the endpoint reported it.
+        """
+        tokens = Tokens(text)
+        forms = {
+            uri: self._node_forms(uri) for triplet in triplets for uri in (triplet.subject.uri, triplet.object.uri)
+        }
+        matches = find_forms(tokens, forms)
+        reasons = [*self._form_faults(text, tokens, len(triplets), finish_reason)]
+        if self._config.check_entities:
+            reasons += _missing(triplets, matches.places)
+            reasons += _unlinked(tokens, triplets, matches)
+        if self._config.check_extra:
+            reasons += self._extra(tokens, forms, matches.covered, triplets)
+        starts = {uri: tokens.starts[places[0]] if places else -1 for uri, places in matches.places.items()}
+        return Verdict(not reasons, reasons, starts)
+
+    def near_duplicates(self, texts: Sequence[str]) -> list[int | None]:
+        """For each text the index of an earlier text that it nearly repeats, or None; see `synthie.surface.repeats`."""
+        return near_duplicates(texts, self._config.near_duplicate)
+
+    @cached_property
+    def names(self) -> NameIndex:
+        """The names of the whole graph; built at first use."""
+        return NameIndex(self._graph.node_table)
+
+    def _compile_node(self, uri: str) -> Forms:
+        return compile_forms(self._graph.node(uri))
+
+    def _compile_relation(self, uri: str) -> frozenset[str]:
+        relation = self._graph.relation(uri)
+        return frozenset(key for text in (relation.label, *relation.aliases) for key in fold_all(text))
+
+    def _form_faults(self, text: str, tokens: Tokens, size: int, finish_reason: str | None) -> Iterator[Reason]:
+        """Faults of the text as such, whatever it states."""
+        if not tokens.keys:
+            yield Reason("empty", "The text holds no word.")
+            return
+        if match := CHATTER_OPENING.match(text) or CHATTER.search(text):
+            yield Reason("refusal", f"{quote(text, *match.span())} speaks about the task instead of doing it.")
+        if match := MARKUP.search(text):
+            yield Reason("markup", f"{quote(text, *match.span())} is markup, not prose.")
+        if finish_reason == "length":
+            yield Reason("truncated", "The model stopped at the token limit (finish_reason 'length').")
+        elif not _SENTENCE_END.search(text):
+            yield Reason("truncated", f"The text ends without a full stop: '…{text.rstrip()[-30:]}'.")
+        words, most = len(tokens.keys), self._config.max_words_per_triplet * size
+        if words < self._config.min_words:
+            yield Reason("length", f"The text has {words} words; at least {self._config.min_words} are asked for.")
+        elif words > most:
+            yield Reason("length", f"The text has {words} words; {size} triplets may have at most {most}.")
+
+    def _extra(
+        self,
+        tokens: Tokens,
+        forms: dict[str, Forms],
+        covered: bytearray,
+        triplets: Sequence[Triplet],
+    ) -> list[Reason]:
+        """Names and numbers that no form of the set accounts for."""
+        licensed = set().union(*(form.licensed for form in forms.values()))
+        licensed.update(*(self._relation_keys(triplet.predicate.uri) for triplet in triplets))
+        numbers, foreign, familiar, nouns = [], [], [], []
+        for i, (key, word) in enumerate(zip(tokens.keys, tokens.words, strict=True)):
+            if covered[i]:
+                continue
+            if word[0].isdigit():
+                if key not in licensed:
+                    numbers.append(i)
+            elif key in COMMON_KEYS:
+                if word[0].isupper() and key != "the" and (tokens.is_capital(i + 1) or not tokens.opens_sentence(i)):
+                    familiar.append(i)
+            elif word[0].isupper():
+                if key in licensed:
+                    familiar.append(i)
+                elif self._opens_plainly(tokens, i, covered):
+                    nouns.append(i)
+                elif key not in NEUTRAL_KEYS and not _derived(key, licensed):
+                    foreign.append(i)
+            elif key not in licensed:
+                nouns.append(i)
+        foreign = [i for i in foreign if not self._lone_word(tokens, i, foreign)]
+        reasons = [
+            Reason("extra_number", f"{tokens.span(i, i + 1)} is a number that no triplet gives.") for i in numbers
+        ]
+        for start, end in _runs(foreign, tokens):
+            what = "a date" if tokens.keys[start] in MONTHS else "a name"
+            known = self.names.find_one(tokens.keys[start:end])
+            known = f" ({known})" if known else ""
+            reasons.append(Reason("extra_name", f"{tokens.span(start, end)} is {what}{known} that no triplet gives."))
+        for start, end, number in self._graph_names(tokens, familiar, nouns, covered):
+            if any(
+                _contains(phrase.keys, tokens.keys[start:end]) for form in forms.values() for phrase in form.phrases
+            ):
+                continue
+            node = self.names.describe(number)
+            reasons.append(Reason("extra_name", f"{tokens.span(start, end)} is the name of {node}, in no triplet."))
+        return reasons
+
+    def _opens_plainly(self, tokens: Tokens, i: int, covered: bytearray) -> bool:
+        """Whether a word is capitalised only because it opens a sentence."""
+        word = tokens.words[i]
+        if not tokens.opens_sentence(i) or not word[1:].islower():
+            return False
+        if looks_inflected(word.lower()) and (not tokens.is_capital(i + 1) or covered[i + 1]):
+            return True
+        return self.names.is_word(tokens.keys[i])
+
+    def _lone_word(self, tokens: Tokens, i: int, foreign: list[int]) -> bool:
+        """Whether a single capitalised word is a common noun written large ("the Institute"), not a name."""
+        return (
+            i - 1 not in foreign
+            and i + 1 not in foreign
+            and not tokens.words[i].isupper()
+            and self.names.is_word(tokens.keys[i])
+            and not self.names.find_one(tokens.keys[i : i + 1])
+        )
+
+    def _graph_names(
+        self, tokens: Tokens, familiar: list[int], nouns: list[int], covered: bytearray
+    ) -> list[tuple[int, int, int]]:
+        """(first token, last + 1, node number) of names of other nodes that no single word gives away.
+
+        These are names put together from words of the set ("University of Zurich" where the set has the
+        University of Bern, and Zurich) and common nouns ("physicist").
+        """
+        spans = {
+            (start, end)
+            for i in familiar
+            for start in range(max(0, i - LONGEST_NAME + 1), i + 1)
+            for end in range(max(i + 1, start + 2), min(len(tokens.keys), start + LONGEST_NAME) + 1)
+            if tokens.may_be_name(start, end)
+        }
+        found = self._longest(tokens, sorted(spans), PROPER)
+        spans = {
+            (i, end)
+            for i in nouns
+            for end in range(i + 1, min(len(tokens.keys), i + LONGEST_NOUN) + 1)
+            if not any(covered[i:end]) and tokens.joined(i, end)
+        }
+        return found + self._longest(tokens, sorted(spans), COMMON)
+
+    def _longest(self, tokens: Tokens, spans: list[tuple[int, int]], kind: int) -> list[tuple[int, int, int]]:
+        if not spans:
+            return []
+        numbers = self.names.find([tokens.keys[start:end] for start, end in spans], kind)
+        found: list[tuple[int, int, int]] = []
+        for (start, end), number in sorted(zip(spans, numbers, strict=True), key=lambda x: (x[0][0], -x[0][1])):
+            if number >= 0 and (not found or start >= found[-1][1]):
+                found.append((start, end, number))
+        return found
+
+
+def _missing(triplets: Sequence[Triplet], places: dict[str, list[int]]) -> Iterator[Reason]:
+    told = set()
+    for number, triplet in enumerate(triplets, start=1):
+        for role, mention in (("subject", triplet.subject), ("object", triplet.object)):
+            if not places[mention.uri] and mention.uri not in told:
+                told.add(mention.uri)
+                where = f"the {role} '{mention.surfaceform}' ({mention.uri})"
+                yield Reason("missing", f"{_triplet(number, triplet)}: {where} is not stated.")
+
+
+def _unlinked(tokens: Tokens, triplets: Sequence[Triplet], matches: Matches) -> Iterator[Reason]:
+    """Triplets whose subject and object the text names, but never in one sentence, nor with words that refer back."""
+    sentences = tokens.sentences
+    if not sentences or not sentences[-1]:
+        return
+    referring: set[int] | None = None
+    for number, triplet in enumerate(triplets, start=1):
+        subjects = {sentences[i] for i in matches.places[triplet.subject.uri]}
+        objects = {sentences[i] for i in matches.places[triplet.object.uri]}
+        if not subjects or not objects or not subjects.isdisjoint(objects):
+            continue
+        if referring is None:
+            referring = {sentences[i] for i in range(len(sentences)) if _refers(tokens, i, matches.covered)}
+        if not any(max(pair) in referring for pair in product(subjects, objects)):
+            yield Reason("unlinked", f"{_triplet(number, triplet)}: no sentence tells of both.")
+
+
+def _refers(tokens: Tokens, i: int, covered: bytearray) -> bool:
+    """Whether a word may stand for something named elsewhere: a pronoun, "the city", a part of a name."""
+    key = tokens.keys[i]
+    if key in REFERRING_KEYS:
+        return True
+    if key == "the":
+        return tokens.is_lower(i + 1) and (
+            "of" not in tokens.keys[i + 2 : i + 4] or POSSESSIVE.search(tokens.words[i + 1]) is not None
+        )
+    if covered[i]:
+        return False
+    return tokens.words[i][0].isupper() and key not in COMMON_KEYS
+
+
+def _triplet(number: int, triplet: Triplet) -> str:
+    names = (part.surfaceform.replace("_", " ") for part in (triplet.subject, triplet.predicate, triplet.object))
+    return f"Triplet {number} ({' | '.join(names)})"
+
+
+def _contains(phrase: tuple[str, ...], part: tuple[str, ...]) -> bool:
+    return any(phrase[i : i + len(part)] == part for i in range(len(phrase) - len(part) + 1))
+
+
+def _derived(key: str, licensed: set[str]) -> bool:
+    """Whether a word is the adjective or demonym of a licensed name by a regular ending: Parisian, Chicagoan."""
+    for ending in ("ian", "ean", "ese", "ish", "an", "er", "ic", "i", "n"):
+        stem = key.removesuffix(ending)
+        if stem != key and len(stem) >= 4:
+            return any(name.startswith(stem) and len(name) - len(stem) <= 3 for name in licensed)
+    return False
+
+
+def _runs(positions: list[int], tokens: Tokens) -> Iterator[tuple[int, int]]:
+    """Join neighbouring positions to (first, last + 1), across one word such as "of" or "de"."""
+    i = 0
+    while i < len(positions):
+        start = end = positions[i]
+        while i + 1 < len(positions) and positions[i + 1] - end <= 2 and tokens.joined(end, positions[i + 1] + 1):
+            i += 1
+            end = positions[i]
+        yield start, end + 1
+        i += 1

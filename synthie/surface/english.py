@@ -1,0 +1,199 @@
+"""What the quality checks know about English: common words, demonyms, calendar names, tell-tale phrases.
+
+Small closed lists, written for one purpose: to tell a name that a text brings
+in from the words that every text needs. Open-class words are not listed; the
+checks learn them from the lower-case words of the graph's own labels and
+descriptions.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = [
+    "CHATTER",
+    "CHATTER_OPENING",
+    "COMMON_WORDS",
+    "DEMONYMS",
+    "MARKUP",
+    "MONTHS",
+    "NEUTRAL_NAMES",
+    "NUMBER_WORDS",
+    "looks_inflected",
+]
+
+
+def _set_of(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+def _table_of(entries: str) -> dict[str, tuple[str, ...]]:
+    """Entries "key:value/value", with underscores for spaces inside keys and values."""
+    pairs = (entry.replace("_", " ").split(":") for entry in entries.split())
+    return {key: tuple(values.split("/")) for key, values in pairs}
+
+
+# Closed-class words and the openers and connectors that prose puts at the start of a sentence.
+COMMON_WORDS = _set_of(
+    """
+    a about above according across actually additionally afterwards after again against ago aged albeit all along
+    alongside already also although always am amid among an and another any anyone anything apart are around as aside
+    at away back based because become becoming been before began behind being believed below beneath beside besides
+    best between beyond big bigger biggest born both brought build built but by called came can clearly close closer
+    come coming common commonly compared consequently considered could currently dead deceased despite did died
+    different do does done down due during each earlier early either eight eighteen eighty eleven else elsewhere
+    especially even eventually ever every everyone everything except famed famous far few fewer fifteen fifth fifty
+    final finally first five following for former formerly forty found four fourteen fourth from full further
+    furthermore gave generally get given gives giving go goes going gone good got great greater greatest had half has
+    have having he hence her here hers herself high higher highest him himself his historically hold holding holds
+    home how however hundred i if important in indeed initially inside instead interestingly into is it its itself
+    just kept key kind known large larger largest last lastly late later latter least led left less lies like likewise
+    little live lived lives living local located long longer longest low lower lowest made main mainly major make
+    makes making man many may me meant meanwhile member members men met might million modern more moreover most mostly
+    much must my name named namely native near nearby nearly neither never nevertheless new next nine nineteen ninety
+    no nobody none nonetheless nor not notable notably nothing now of off often old older oldest on once one ones
+    only onto or original originally other others otherwise our out outside over overall own part particularly past
+    people perhaps person place places play played plays popular possibly present previous previously primarily
+    prior probably quite rather really recent recently regarding related respectively said same saw second see seen
+    set sets seven seventeen seventy several she shortly should similarly simply since single situated six sixteen
+    sixty small smaller smallest so some someone something sometimes soon specifically stands started still
+    subsequently such taken ten than thanks that the their theirs them themselves then there thereafter therefore
+    these they thing things third thirteen thirty this those though thousand three through throughout thus time times
+    to today together too took total towards toward traditionally twelve twenty twice two type typically ultimately
+    under unlike until up upon us use used uses using usually various versus very via was way ways we well went were
+    what whatever when whenever where whereas wherever whether which while who whoever whole whom whose why widely
+    will with within without woman women work worked working works world would year years yes yet you young younger
+    youngest your
+    """
+)
+
+NUMBER_WORDS = _set_of(
+    """
+    one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+    nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion trillion
+    """
+)
+
+# Words by which a sentence speaks of what an earlier one named.
+REFERRING_WORDS = _set_of(
+    """
+    he she it they him her them his hers its their theirs himself herself itself themselves this that these those here
+    there both former latter same who which whose where
+    """
+)
+
+# A full stop after these ends no sentence.
+ABBREVIATIONS = _set_of(
+    "mr mrs ms dr prof st sr jr no vs etc inc ltd co corp mt ft gen col lt capt rev hon dept vol fig"
+)
+
+MONTHS = _set_of(
+    """
+    january february march april may june july august september october november december
+    jan feb mar apr jun jul aug sept sep oct nov dec
+    """
+)
+
+# Capitalised wherever they stand, without bringing in an entity of their own.
+NEUTRAL_NAMES = _set_of(
+    """
+    aka king queen prince princess emperor president governor mayor minister chancellor general captain state national
+    city county river lake mount
+    monday tuesday wednesday thursday friday saturday sunday i mr mrs ms dr sir dame lord lady prof professor saint st
+    jr sr ad bc bce ce am pm utc gmt no inc ltd corp co plc
+    """
+)
+
+# Country or region (in the spelling of its label) -> adjectives and words for its people.
+DEMONYMS = _table_of(
+    """
+    Afghanistan:Afghan Africa:African Albania:Albanian Algeria:Algerian Argentina:Argentine/Argentinian/Argentinean
+    Armenia:Armenian Asia:Asian Australia:Australian Austria:Austrian Azerbaijan:Azerbaijani/Azeri
+    Bangladesh:Bangladeshi/Bengali Bavaria:Bavarian Belarus:Belarusian Belgium:Belgian Bohemia:Bohemian
+    Bolivia:Bolivian Bosnia_and_Herzegovina:Bosnian Brazil:Brazilian Bulgaria:Bulgarian Cambodia:Cambodian
+    Cameroon:Cameroonian Canada:Canadian Catalonia:Catalan/Catalonian Chile:Chilean China:Chinese
+    People's_Republic_of_China:Chinese Colombia:Colombian Costa_Rica:Costa_Rican Croatia:Croatian/Croat Cuba:Cuban
+    Cyprus:Cypriot Czech_Republic:Czech Czechia:Czech Czechoslovakia:Czechoslovak/Czechoslovakian
+    Denmark:Danish/Dane Kingdom_of_Denmark:Danish/Dane Dominican_Republic:Dominican Ecuador:Ecuadorian
+    Egypt:Egyptian El_Salvador:Salvadoran England:English/Englishman Estonia:Estonian Ethiopia:Ethiopian
+    Europe:European European_Union:European Finland:Finnish/Finn Flanders:Flemish
+    France:French/Frenchman/Frenchwoman Georgia:Georgian Germany:German German_Empire:German German_Reich:German
+    East_Germany:East_German/German West_Germany:West_German/German Ghana:Ghanaian Greece:Greek Ancient_Greece:Greek
+    Guatemala:Guatemalan Haiti:Haitian Honduras:Honduran Hungary:Hungarian Kingdom_of_Hungary:Hungarian
+    Iceland:Icelandic/Icelander India:Indian British_India:Indian/British Indonesia:Indonesian Iran:Iranian/Persian
+    Iraq:Iraqi Ireland:Irish/Irishman Republic_of_Ireland:Irish Israel:Israeli Italy:Italian
+    Kingdom_of_Italy:Italian Jamaica:Jamaican Japan:Japanese Empire_of_Japan:Japanese Jordan:Jordanian
+    Kazakhstan:Kazakh/Kazakhstani Kenya:Kenyan Kosovo:Kosovar/Kosovan Kuwait:Kuwaiti Kyrgyzstan:Kyrgyz
+    Laos:Lao/Laotian Latvia:Latvian Lebanon:Lebanese Libya:Libyan Lithuania:Lithuanian
+    Luxembourg:Luxembourgish/Luxembourger Madagascar:Malagasy Malaysia:Malaysian Malta:Maltese Mexico:Mexican
+    Moldova:Moldovan Monaco:Monegasque/Monacan Mongolia:Mongolian/Mongol Montenegro:Montenegrin Morocco:Moroccan
+    Myanmar:Burmese Nepal:Nepalese/Nepali Netherlands:Dutch/Dutchman Kingdom_of_the_Netherlands:Dutch
+    New_Zealand:New_Zealander Nicaragua:Nicaraguan Nigeria:Nigerian North_America:North_American/American
+    North_Korea:North_Korean/Korean North_Macedonia:Macedonian Norway:Norwegian Oceania:Oceanian Pakistan:Pakistani
+    Palestine:Palestinian Panama:Panamanian Paraguay:Paraguayan Peru:Peruvian Philippines:Filipino/Philippine
+    Poland:Polish/Pole Portugal:Portuguese Prussia:Prussian Kingdom_of_Prussia:Prussian Puerto_Rico:Puerto_Rican
+    Qatar:Qatari Roman_Empire:Roman Ancient_Rome:Roman Romania:Romanian Russia:Russian Russian_Empire:Russian
+    Saudi_Arabia:Saudi/Saudi_Arabian Scotland:Scottish/Scot/Scotsman Senegal:Senegalese Serbia:Serbian/Serb
+    Sicily:Sicilian Singapore:Singaporean Slovakia:Slovak/Slovakian Slovenia:Slovene/Slovenian Somalia:Somali
+    South_Africa:South_African South_America:South_American South_Korea:South_Korean/Korean
+    Soviet_Union:Soviet/Russian Spain:Spanish/Spaniard Sri_Lanka:Sri_Lankan Sudan:Sudanese Sweden:Swedish/Swede
+    Switzerland:Swiss Syria:Syrian Taiwan:Taiwanese Tanzania:Tanzanian Thailand:Thai Tunisia:Tunisian
+    Turkey:Turkish/Turk Ottoman_Empire:Ottoman/Turkish Uganda:Ugandan Ukraine:Ukrainian United_Arab_Emirates:Emirati
+    United_Kingdom:British/Briton/Brit Great_Britain:British/Briton
+    United_Kingdom_of_Great_Britain_and_Ireland:British Kingdom_of_Great_Britain:British United_States:American/U.S.
+    United_States_of_America:American/U.S. Uruguay:Uruguayan Uzbekistan:Uzbek Venezuela:Venezuelan
+    Vietnam:Vietnamese Wales:Welsh/Welshman Yemen:Yemeni Yugoslavia:Yugoslav/Yugoslavian Zimbabwe:Zimbabwean
+    Austria-Hungary:Austro-Hungarian/Austrian/Hungarian Austrian_Empire:Austrian Byzantine_Empire:Byzantine
+    Holy_Roman_Empire:German
+    """
+)
+
+# What an assistant says about its task instead of doing it.
+CHATTER_OPENING = re.compile(
+    r"""
+    \W*(?:
+      (?:sure|certainly|of\ course|absolutely|okay|ok|great|alright)\s*[,!.:;–—-]
+    | here(?:['’]s|\ is|\ are)\b[^.\n]{0,120}(?::|\b(?:text|sentence|paragraph|passage|rewrite|version)\b)
+    | (?:text|output|answer|response|sentence|paragraph|note|result|assistant|user)\s*:
+    )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+CHATTER = re.compile(
+    r"""
+    \b(?:
+      as\ an?\ (?:ai|artificial\ intelligence|(?:large\ )?language\ model|assistant)\b
+    | i(?:['’]m|\ am)\ (?:sorry|unable|not\ able|an\ ai)\b
+    | i\ (?:cannot|can['’]t|can\ not|won['’]t|apologi[sz]e|do\ not\ have|don['’]t\ have|hope\ this|would\ be\ happy)\b
+    | let\ me\ know\b | feel\ free\ to\b | hope\ (?:this|that)\ helps\b | please\ (?:provide|note|clarify|let)\b
+    | (?:given|provided|following|above|below|these|those|the|input|listed)\s(?:knowledge\s)?
+      (?:triplets?|triples?|input|prompt|facts\ (?:above|below|provided|given))\b
+    | (?:information|facts|details|data)\s(?:you\s|i\s(?:was|am|have\ been)\s)?(?:provided|given)\b
+    | th(?:is|e)\ (?:text|sentence|paragraph|passage)\ (?:above|below|states|describes|includes|conveys|mentions)\b
+    )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+# Anything that is not running prose.
+MARKUP = re.compile(
+    r"""
+    \|                                              # a triplet echoed as it was given
+    | ^\s*(?:[-*•‣◦]|\#{1,6}|>)\s+\S                # bullets, headings, quotes
+    | ^\s*1[.)]\s[^\n]*\n\s*2[.)]\s                 # numbered lists, but not "1. FC Köln"
+    | \*\*|__|```|`[^`\n]+`                         # emphasis and code
+    | \[[^\]\n]+\]\([^)\n]+\)                       # links
+    | </?[A-Za-z][^<>\n]*>|<!--                     # HTML, XML and tokens such as <pad> or <extra_id_0>
+    | &(?:amp|lt|gt|quot|nbsp|\#\d+);
+    | \[(?:s|r|o|e|INST|/INST|PAD|SEP|CLS|MASK|UNK)\]|<<SYS>>|▁|�
+    | https?://|www\.
+    | ^\s*[{\[]\s*["{\[]                            # JSON
+    | [^\W_]_[^\W_]                                 # an identifier: Albert_Einstein
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
+
+
+def looks_inflected(word: str) -> bool:
+    """Whether a lower-case word ends as participles and adverbs do, which open sentences more often than they name."""
+    return len(word) > 4 and word.endswith(("ed", "ing", "ly"))

@@ -1,0 +1,252 @@
+"""The forms in which a text may state a node, and where a text states them.
+
+`surface_forms` lists them, `compile_forms` folds them for hashing, `find_forms`
+finds those of a whole set in one pass over a text's tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from synthie.literal_forms import literal_forms
+from synthie.surface.english import DEMONYMS
+from synthie.surface.tokens import COMMON_KEYS, POSSESSIVE, Tokens, fold_all
+
+__all__ = ["DISAMBIGUATOR", "Forms", "Matches", "Node", "Phrase", "compile_forms", "find_forms", "surface_forms"]
+
+_SHORTEST_JOINED = 5  # characters
+_LONGEST_PLACE = 4  # words of a place in front of a longer name
+_LONG_NUMBER = re.compile(r"\d[\d,]*\d(?:\.\d+)?|\d\.\d+")
+DISAMBIGUATOR = re.compile(r"\s*\([^()]*\)\s*\Z")
+_OPTIONAL_PARTS = (
+    DISAMBIGUATOR,
+    re.compile(r"\AThe\s+", re.IGNORECASE),
+    re.compile(r",?\s+(?:Inc|Ltd|LLC|plc|PLC|GmbH|AG|Corp|Co|S\.A|SA|Limited|Corporation|Company)\.?\Z"),
+    re.compile(r",\s.*\Z"),
+    re.compile(r"\s(?:music|language|people)\Z"),
+)
+_MIDDLE_INITIALS = re.compile(r"(?<=[^\W\d_]{2})\s(?:[A-Z]\.?\s)+(?=[^\W\d_]{2})")
+_HEAD_OF_TAIL = re.compile(r"(.+?) (?:of|in) (?:the )?(.+)")
+_CAPITALS = re.compile(r"\b(?:([IVX]+)|([A-Z])\w*)\b")
+_SEASON = re.compile(r"(\d{4}(?:[–/-]\d{2,4})?) (.+)")
+_UNSAFE_ALIAS = re.compile(r"the \S+|\D")  # "the States" would be found in "the state"
+_LIST = re.compile(r"[,;/]| and | or ")
+_AREAS = ("County", "Province", "District", "Region", "University", "City", "State", "Island", "Kingdom")
+_MARKS = str.maketrans(dict.fromkeys("°′″'\";/-", " ") | {"\u00a0": " "})
+
+
+class Node(Protocol):
+    """A graph node as the checks see it; `kg.graph.Node` is one."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def aliases(self) -> Sequence[str]: ...
+    @property
+    def kind(self) -> str: ...
+
+
+def surface_forms(node: Node) -> list[str]:
+    """The forms in which a text may state a node, its name first.
+
+    An entity's name and label stand with and without their disambiguator ("Paris (mythology)", "Austin, Texas"),
+    article, middle initials or legal form, beside its aliases and, for a country or region, its demonyms.
+    A literal stands in every form of `literal_forms`.
+    """
+    if node.kind != "entity":
+        forms = literal_forms(node.name, node.kind)
+        if node.kind == "quantity" and (match := _LONG_NUMBER.match(node.name)):
+            forms.append(match[0])
+        return forms
+    forms = []
+    for text in dict.fromkeys((node.name.replace("_", " "), node.label)):
+        forms += _entity_forms(text)
+    forms += (alias for alias in node.aliases if not _UNSAFE_ALIAS.fullmatch(alias))
+    return list(dict.fromkeys(forms))
+
+
+def _entity_forms(text: str) -> Iterator[str]:
+    yield text
+    for pattern in _OPTIONAL_PARTS:
+        text = pattern.sub("", text).strip() or text
+        yield text
+    yield _MIDDLE_INITIALS.sub(" ", text)
+    yield from DEMONYMS.get(text, ())
+    if len(capitals := _CAPITALS.findall(text)) > 2:
+        yield "".join(numeral or initial for numeral, initial in capitals)  # USAF, WWII
+    if match := _HEAD_OF_TAIL.fullmatch(text):
+        yield f"{match[2]} {match[1]}"  # Governor of Texas: Texas Governor
+    words = text.split(" ")
+    for n in range(1, min(len(words), _LONGEST_PLACE + 1)):
+        rest = " ".join(words[n:])
+        yield from (f"{people} {rest}" for people in DEMONYMS.get(" ".join(words[:n]), ()))  # United States Army
+    if len(words) > 1 and words[-1] in _AREAS:
+        yield f"{words[-1]} of {' '.join(words[:-1])}"  # Alba County: county of Alba
+
+
+class Phrase(NamedTuple):
+    keys: tuple[str, ...]
+    case: str  # "" any, "initial" capital, "all" capitals
+    composite: bool  # made of names that may be meant each for itself: "Austin, Texas"
+    dotted: bool  # has full stops of its own: "Am. J. Math."
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """A node's forms, folded.
+
+    Attributes:
+        phrases: all forms.
+        by_first: first key -> the forms that begin with it, the longest first.
+        licensed: all keys of the forms.
+        apart: forms whose parts may stand anywhere in the text, as long as it has them all.
+    """
+
+    phrases: tuple[Phrase, ...]
+    by_first: dict[str, tuple[Phrase, ...]]
+    licensed: frozenset[str]
+    apart: tuple[tuple[tuple[str, ...], ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    places: dict[str, list[int]]  # node id -> first tokens of all its statements
+    covered: bytearray  # 1 for each token that belongs to a form of the set
+
+
+def compile_forms(node: Node) -> Forms:
+    phrases: dict[tuple[str, ...], Phrase] = {}
+    forms = surface_forms(node)
+    named = node.kind in ("entity", "string")
+    if not named:  # most of a number's many forms differ in punctuation only
+        forms = list(dict.fromkeys([" ".join(form.replace(", ", " ").translate(_MARKS).split()) for form in forms]))
+    for form in forms:
+        keys = fold_all(form)
+        if not keys:
+            continue
+        composite = node.kind == "entity" and ("," in form or "(" in form)
+        phrase = Phrase(keys, _case(form, keys) if named else "", composite, ". " in form)
+        known = phrases.get(keys)
+        if known is None or (known.case and not phrase.case):
+            phrases[keys] = phrase
+    licensed = frozenset(key for phrase in phrases for key in phrase)
+    if node.kind in ("date", "string"):
+        licensed -= COMMON_KEYS
+    longest_first = sorted(phrases.values(), key=lambda phrase: -len(phrase.keys))
+    by_first: defaultdict[str, list[Phrase]] = defaultdict(list)
+    for phrase in longest_first:
+        by_first[phrase.keys[0]].append(phrase)
+    first = {key: tuple(group) for key, group in by_first.items()}
+    return Forms(tuple(longest_first), first, licensed, tuple(_apart(node)))
+
+
+def _apart(node: Node) -> Iterator[tuple[tuple[str, ...], ...]]:
+    """Names whose parts people like to pull apart, as tuples of their parts' keys."""
+    for text in dict.fromkeys((node.name.replace("_", " "), node.label)):
+        if node.kind == "string":
+            parts = _LIST.split(text)  # bread, almonds and garlic
+        elif node.kind == "entity" and (match := _SEASON.fullmatch(text)):
+            parts = list(match.groups())  # 2014–15 Serie A
+        elif node.kind == "entity" and (match := _HEAD_OF_TAIL.fullmatch(text)) and " " in match[1]:
+            parts = list(match.groups())  # Native Americans in the United States
+        else:
+            continue
+        keys = tuple(keys for keys in (fold_all(part) for part in parts) if keys)
+        if len(keys) > 1:
+            yield keys
+
+
+def _case(form: str, keys: tuple[str, ...]) -> str:
+    """Short or common single words are names only where they are written like one: "US", "It", "Will"."""
+    if len(keys) > 1 or not form[0].isupper():
+        return ""
+    if form.isupper() and len(form) <= 5:
+        return "all"
+    return "initial" if len(form) <= 3 or keys[0] in COMMON_KEYS else ""
+
+
+def find_forms(tokens: Tokens, forms: Mapping[str, Forms]) -> Matches:
+    """Longest forms first, left to right; a word belongs to one form only, except inside composite ones."""
+    by_first: defaultdict[str, list[tuple[list[int], tuple[Phrase, ...]]]] = defaultdict(list)
+    places: dict[str, list[int]] = {}
+    for uri, form in forms.items():
+        own = places[uri] = []
+        for key, phrases in form.by_first.items():
+            by_first[key].append((own, phrases))
+    keys, words, sentences, covered = tokens.keys, tokens.words, tokens.sentences, bytearray(len(tokens.keys))
+    after = 0  # where the last form ends that is not composite
+    for i, key in enumerate(keys):
+        if i < after or key not in by_first:
+            continue
+        length, composite = 0, False
+        found: list[list[int]] = []
+        for own, phrases in by_first[key]:
+            for phrase in phrases:
+                size = len(phrase.keys)
+                if size < length:
+                    break
+                if (
+                    keys[i : i + size] == phrase.keys
+                    and (not phrase.case or _right_case(words[i], phrase.case))
+                    and (phrase.dotted or sentences[i] == sentences[i + size - 1])
+                ):
+                    if size > length:
+                        length, composite, found = size, False, []
+                    composite |= phrase.composite
+                    found.append(own)
+                    break
+        if length:
+            for own in found:
+                own.append(i)
+            covered[i : i + length] = b"\x01" * length
+            after = i + 1 if composite else i + length
+    for uri, form in forms.items():
+        for parts in form.apart:
+            if not places[uri]:
+                places[uri] += _find_parts(tokens, parts, covered)
+        if not places[uri]:
+            places[uri] += _find_joined(tokens, form.phrases, covered)
+    return Matches(places, covered)
+
+
+def _find_parts(tokens: Tokens, parts: tuple[tuple[str, ...], ...], covered: bytearray) -> list[int]:
+    """First tokens of the parts if the text has them all, in any order, else none; covers what it finds."""
+    places = []
+    for part in parts:
+        size = len(part)
+        place = next((i for i in range(len(tokens.keys) - size + 1) if tokens.keys[i : i + size] == part), -1)
+        if place < 0:
+            return []
+        places.append((place, size))
+    for place, size in places:
+        covered[place : place + size] = b"\x01" * size
+    return sorted(place for place, _ in places)
+
+
+def _find_joined(tokens: Tokens, phrases: tuple[Phrase, ...], covered: bytearray) -> list[int]:
+    """First token of a form whose words are joined or parted otherwise: "air base" for "airbase"; covers it."""
+    for phrase in phrases:
+        joined = "".join(phrase.keys)
+        if len(joined) < _SHORTEST_JOINED or joined.isdigit():
+            continue
+        for i, key in enumerate(tokens.keys):
+            end, text = i + 1, key
+            while joined.startswith(text) and text != joined and end < len(tokens.keys):
+                text += tokens.keys[end]
+                end += 1
+            if text == joined and not any(covered[i:end]) and tokens.joined(i, end):
+                covered[i:end] = b"\x01" * (end - i)
+                return [i]
+    return []
+
+
+def _right_case(word: str, case: str) -> bool:
+    return POSSESSIVE.sub("", word).isupper() if case == "all" else word[0].isupper()

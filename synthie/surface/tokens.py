@@ -1,0 +1,135 @@
+"""Texts as sequences of folded tokens, the common ground on which texts and names are compared.
+
+Folding removes what writers vary freely: case, diacritics, apostrophes, plural
+and possessive endings, the dots of initials, thousands separators, trailing
+zeros. Punctuation between tokens is not compared at all.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+from synthie.surface.english import ABBREVIATIONS, COMMON_WORDS, MONTHS, NEUTRAL_NAMES, NUMBER_WORDS, REFERRING_WORDS
+
+__all__ = ["COMMON_KEYS", "NEUTRAL_KEYS", "POSSESSIVE", "REFERRING_KEYS", "Tokens", "fold", "fold_all", "quote"]
+
+_CACHED_WORDS = 1 << 17
+_TOKEN = re.compile(
+    r"""
+      (?<![\w°′″])[A-Z]\.(?:[A-Z]\b\.?|\ ?[A-Z]\.)+                                        # initials: U.S., J. R. R.
+    | (?<![\w°′″])[A-Z](?:\ [A-Z]\b(?!['’.]))+                                            # and T S without dots
+    | &
+    | \d{1,3}(?:[,\u00a0\u202f\u2009]\d{3})+(?!\d)(?:\.\d+)?                              # 83,149,300
+    | \d+(?:\.\d+)?(?:(?:st|nd|rd|th|s)\b)?                                               # 891.7, 5th, 1920s
+    | [^\W\d_](?:[^\W_]|[\u0300-\u036f])*(?:['’ʼʻ`´](?:[^\W\d_]|[\u0300-\u036f])+|\+\+|\#)*  # words, O'Brien, C++
+    """,
+    re.VERBOSE,
+)
+_OPENS = re.compile(r"""[.!?:;]["'”’)]*\s|\n""")
+_STOP = re.compile(r"""[.!?…]["'”’)\]]*\s+["'“‘(\[]*(?=[^\W_])(?![a-zß-öø-ÿ])""")
+_JOINS = re.compile(r"[\s.\-‐‑–'’&/]{0,3}")
+_SPECIAL = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i", "ħ": "h"})
+_APOSTROPHES = re.compile("['’ʼʻ`´]")
+POSSESSIVE = re.compile("['’ʼʻ`´]s\\Z", re.IGNORECASE)
+
+
+class Tokens:
+    """The words and numbers of a text: ``words`` as written, ``keys`` folded, ``starts`` and ``ends`` in characters."""
+
+    __slots__ = ("ends", "keys", "sentences", "starts", "text", "words")
+
+    def __init__(self, text: str) -> None:
+        found = [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(text)]
+        self.text = text
+        self.words = [word for word, _, _ in found]
+        self.starts = [start for _, start, _ in found]
+        self.ends = [end for _, _, end in found]
+        self.keys = tuple([fold(word) for word in self.words])
+        self.sentences = self._number_sentences()
+
+    def _number_sentences(self) -> list[int]:
+        """For each token the number of its sentence."""
+        numbers, number, words = [], 0, self.words
+        stops = {match.end() for match in _STOP.finditer(self.text)}
+        if not stops:
+            return [0] * len(words)
+        for i, start in enumerate(self.starts):
+            if start in stops and i:
+                before = words[i - 1]
+                number += len(before) > 1 and before[-1] != "." and self.keys[i - 1] not in ABBREVIATIONS
+            numbers.append(number)
+        return numbers
+
+    def gap(self, i: int) -> str:
+        """What stands between token ``i - 1`` and token ``i``."""
+        return self.text[self.ends[i - 1] : self.starts[i]]
+
+    def opens_sentence(self, i: int) -> bool:
+        return i == 0 or _OPENS.search(self.gap(i)) is not None
+
+    def is_lower(self, i: int) -> bool:
+        return i < len(self.words) and self.words[i][0].islower()
+
+    def is_capital(self, i: int) -> bool:
+        return i < len(self.words) and self.words[i][0].isupper()
+
+    def joined(self, start: int, end: int) -> bool:
+        """Whether only spaces, hyphens and dots stand between the tokens."""
+        return all(_JOINS.fullmatch(self.gap(i)) for i in range(start + 1, end))
+
+    def may_be_name(self, start: int, end: int) -> bool:
+        """Whether the tokens begin and end like a name of several words."""
+        first, last = self.words[start][0], self.words[end - 1][0]
+        return not first.islower() and not last.islower() and self.joined(start, end)
+
+    def span(self, start: int, end: int) -> str:
+        return quote(self.text, self.starts[start], self.ends[end - 1])
+
+
+@lru_cache(_CACHED_WORDS)
+def fold(word: str) -> str:
+    """Fold a token so that the usual spellings of one word become equal."""
+    if word[0].isdigit():
+        return _number_key(word)
+    if word == "&":
+        return "and"
+    word = _APOSTROPHES.sub("", POSSESSIVE.sub("", word)).replace(".", "").replace(" ", "")
+    folded = word.casefold()
+    if not folded.isascii():
+        decomposed = unicodedata.normalize("NFKD", folded.translate(_SPECIAL))
+        folded = "".join(character for character in decomposed if not unicodedata.combining(character))
+    return _singular(folded)
+
+
+def _number_key(number: str) -> str:
+    digits = re.sub(r"[,\u00a0\u202f\u2009]", "", number)
+    if digits[-1] != "s":
+        digits = digits.rstrip("stndrh")
+    whole, _, fraction = digits.partition(".")
+    fraction = fraction.rstrip("0")
+    return (whole.lstrip("0") or "0") + (f".{fraction}" if fraction else "")
+
+
+def _singular(word: str) -> str:
+    if len(word) < 4 or word[-1] != "s" or word.endswith(("ss", "us", "is")):
+        return word
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("ches", "shes", "xes", "sses", "zes", "oes")):
+        return word[:-2]
+    return word[:-1]
+
+
+def fold_all(text: str) -> tuple[str, ...]:
+    return tuple([fold(word) for word in _TOKEN.findall(text)])
+
+
+def quote(text: str, start: int, end: int) -> str:
+    return f"'{text[start:end].strip()}' (characters {start}–{end})"
+
+
+COMMON_KEYS = frozenset(map(fold, COMMON_WORDS | NUMBER_WORDS)) - MONTHS
+REFERRING_KEYS = frozenset(map(fold, REFERRING_WORDS))
+NEUTRAL_KEYS = frozenset(map(fold, NEUTRAL_NAMES))

@@ -1,0 +1,426 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kg.build import build_graph
+from kg.config import GraphConfig
+from kg.graph import KnowledgeGraph
+from synthie.config import QualityConfig
+from synthie.llm.facts import Fact
+from synthie.llm.unfaithful import corrupt
+from synthie.llm.verbalise import verbalise
+from synthie.quality import QualityGate, Verdict
+from synthie.records import Mention, Triplet
+from synthie.surface.forms import surface_forms
+
+PROPERTIES = {
+    "P19": ("place of birth", "wikibase-item", ["born in"]),
+    "P27": ("country of citizenship", "wikibase-item", []),
+    "P26": ("spouse", "wikibase-item", ["wife", "husband"]),
+    "P31": ("instance of", "wikibase-item", []),
+    "P69": ("educated at", "wikibase-item", []),
+    "P106": ("occupation", "wikibase-item", []),
+    "P112": ("founded by", "wikibase-item", []),
+    "P131": ("located in the administrative territorial entity", "wikibase-item", []),
+    "P569": ("date of birth", "time", []),
+    "P1082": ("population", "quantity", []),
+    "P1344": ("participant in", "wikibase-item", []),
+}
+ITEMS: dict[str, tuple[str, str, list[str], dict[str, list[str]]]] = {
+    # id: label, title of the article, aliases, claims
+    "Q11": ("Ada Ørsted", "Ada Ørsted", ["A. K. Ørsted"], {"P106": ["Q41"], "P19": ["Q21"], "P27": ["Q31"]}),
+    "Q12": ("Zoltán Kiss", "Zoltán Kiss (physicist)", [], {"P106": ["Q41"], "P26": ["Q11"], "P69": ["Q51", "Q52"]}),
+    "Q13": ("John F. Miller", "John F. Miller", [], {"P19": ["Q22"]}),
+    "Q14": ("Will", "Will (film)", [], {"P31": ["Q42"], "P1344": ["Q54"]}),
+    "Q21": ("Bern", "Bern", [], {"P131": ["Q32"]}),
+    "Q22": ("Austin", "Austin, Texas", [], {"P131": ["Q23"]}),
+    "Q23": ("Texas", "Texas", [], {}),
+    "Q24": ("Zurich", "Zürich", [], {"P131": ["Q32"]}),
+    "Q31": ("Denmark", "Denmark", [], {}),
+    "Q32": ("Switzerland", "Switzerland", [], {}),
+    "Q33": ("United States of America", "United States", ["US", "USA"], {}),
+    "Q41": ("physicist", "Physicist", [], {}),
+    "Q42": ("film", "Film", [], {}),
+    "Q43": ("capital city", "Capital city", [], {}),
+    "Q51": ("University of Bern", "University of Bern", [], {"P131": ["Q21"]}),
+    "Q52": ("University of Zurich", "University of Zurich", [], {"P131": ["Q24"]}),
+    "Q53": ("Smith & Sons", "Smith & Sons Ltd.", [], {"P112": ["Q13"], "P131": ["Q33"]}),
+    "Q54": ("2014–15 Serie A", "2014–15 Serie A", [], {}),
+    "Q56": ("C", "C (programming language)", [], {"P131": ["Q57"]}),
+    "Q57": ("C++", "C++", [], {}),
+    "Q55": ("The Oaks", "The Oaks", [], {"P31": ["Q43"]}),
+}
+DESCRIPTIONS = {"Q11": "person who studied light", "Q41": "scientist who does research in physics"}
+BIRTH = "date:14 March 1879"
+POPULATION = "quantity:133883"
+
+
+def _write_dump(path: Path) -> None:
+    def text(value: str) -> dict[str, Any]:
+        return {"en": {"language": "en", "value": value}}
+
+    def claim(relation: str, datatype: str, kind: str, value: Any) -> dict[str, Any]:
+        snak = {"snaktype": "value", "property": relation, "datatype": datatype}
+        return {"mainsnak": snak | {"datavalue": {"type": kind, "value": value}}, "rank": "normal", "type": "statement"}
+
+    lines = []
+    for relation, (label, datatype, aliases) in PROPERTIES.items():
+        names = [{"language": "en", "value": alias} for alias in aliases]
+        entity = {"type": "property", "id": relation, "datatype": datatype, "labels": text(label)}
+        lines.append(entity | {"aliases": {"en": names}, "claims": {}})
+    for item, (label, title, aliases, facts) in ITEMS.items():
+        claims: dict[str, list[Any]] = {
+            relation: [
+                claim(relation, "wikibase-item", "wikibase-entityid", {"entity-type": "item", "id": target})
+                for target in targets
+            ]
+            for relation, targets in facts.items()
+        }
+        if item == "Q11":
+            time = {"time": "+1879-03-14T00:00:00Z", "precision": 11, "timezone": 0, "before": 0, "after": 0}
+            claims["P569"] = [
+                claim("P569", "time", "time", time | {"calendarmodel": "http://www.wikidata.org/entity/Q1985727"})
+            ]
+        if item == "Q21":
+            claims["P1082"] = [claim("P1082", "quantity", "quantity", {"amount": "+133883", "unit": "1"})]
+        lines.append(
+            {
+                "type": "item",
+                "id": item,
+                "labels": text(label),
+                "descriptions": text(DESCRIPTIONS.get(item, "thing of the world")),
+                "aliases": {"en": [{"language": "en", "value": alias} for alias in aliases]},
+                "claims": claims,
+                "sitelinks": {"enwiki": {"site": "enwiki", "title": title}},
+            }
+        )
+    path.write_text("[\n" + ",\n".join(json.dumps(line) for line in lines) + "\n]\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeGraph:
+    folder = tmp_path_factory.mktemp("quality")
+    _write_dump(folder / "dump.json")
+    build_graph(GraphConfig(dump=str(folder / "dump.json")), folder / "kg")
+    return KnowledgeGraph.open(folder / "kg")
+
+
+@pytest.fixture(scope="module")
+def gate(graph: KnowledgeGraph) -> QualityGate:
+    return QualityGate(QualityConfig(), graph)
+
+
+def _facts(graph: KnowledgeGraph, *keys: tuple[str, str, str]) -> list[Triplet]:
+    return [
+        Triplet(
+            Mention(graph.node(subject).name, subject),
+            Mention(graph.relation(relation).label, relation),
+            Mention(graph.node(object_).name, object_),
+        )
+        for subject, relation, object_ in keys
+    ]
+
+
+BORN = ("Q11", "P19", "Q21")
+BORN_ON = ("Q11", "P569", BIRTH)
+CITIZEN = ("Q11", "P27", "Q31")
+WORKS_AS = ("Q11", "P106", "Q41")
+POPULATED = ("Q21", "P1082", POPULATION)
+STUDIED = ("Q12", "P69", "Q51")
+
+
+def _checks(verdict: Verdict) -> list[str]:
+    return [reason.check for reason in verdict.reasons]
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("Ada Ørsted was born in Bern.", [BORN]),
+        ("Bern is where Ada Ørsted's life began.", [BORN]),
+        ("Bern is the birthplace of Ada Orsted.", [BORN]),  # without diacritics
+        ("ADA ØRSTED was born in bern.", [BORN]),
+        ("A.K. Ørsted was born in Bern.", [BORN]),  # an alias, initials written together
+        ("Ada Ørsted was born in Bern on March 14, 1879.", [BORN, BORN_ON]),
+        ("Born on the 14th of March 1879, Ada Ørsted comes from Bern.", [BORN, BORN_ON]),
+        ("Ada Ørsted is a Danish physicist.", [CITIZEN, WORKS_AS]),  # a demonym, a common noun
+        ("Zoltán Kiss and Ada Ørsted are physicists.", [WORKS_AS, ("Q12", "P106", "Q41")]),  # a plural
+        ("Bern has 133,883 inhabitants.", [POPULATED]),
+        ("Bern has 133883 inhabitants.", [POPULATED]),
+        ("Kiss, that is Zoltan Kiss, studied at the University of Bern.", [STUDIED]),  # a part of a name
+        ("John Miller was born in Austin, Texas.", [("Q13", "P19", "Q22")]),  # no initial, with the disambiguator
+        ("John F. Miller was born in Austin.", [("Q13", "P19", "Q22")]),
+        ("Austin, Texas, is a city.", [("Q22", "P131", "Q23")]),  # two nodes side by side are also a name of one
+        ("Smith and Sons was founded by John F. Miller in the US.", [("Q53", "P112", "Q13"), ("Q53", "P131", "Q33")]),
+        ("Will is a film.", [("Q14", "P31", "Q42")]),
+        ("Oaks is a capital city.", [("Q55", "P31", "Q43")]),
+        ("Ada Ørsted's husband is Zoltán Kiss.", [("Q12", "P26", "Q11")]),  # a word of the relation
+        ("Ada Ørsted is alive. She was born in Bern.", [BORN]),  # a pronoun links the sentences
+        ("Bern is a city. Ada Ørsted was born in the old city.", [BORN]),
+        ("Ada Ørsted, a Dane, was born in Bern. Ørsted is a physicist.", [BORN, CITIZEN, WORKS_AS]),
+        ("Ada Ørsted was born in Aus tin.", [("Q11", "P19", "Q22")]),  # words joined or parted otherwise
+        ("C was before C++.", [("Q56", "P131", "Q57")]),
+        ("Studied at by Zoltán Kiss, the University of Bern is old.", [STUDIED]),  # a sentence opens with a capital
+    ],
+)
+def test_a_text_that_states_exactly_its_triplets_is_accepted(
+    gate: QualityGate, graph: KnowledgeGraph, text: str, keys: list[tuple[str, str, str]]
+) -> None:
+    verdict = gate.check(text, _facts(graph, *keys))
+    assert verdict.accepted, verdict.reasons
+
+
+@pytest.mark.parametrize(
+    ("text", "keys", "check", "detail"),
+    [
+        ("Ada Ørsted was born somewhere.", [BORN], "missing", "Triplet 1 .*object 'Bern' \\(Q21\\)"),
+        ("She was born in Bern.", [BORN], "missing", "subject 'Ada_Ørsted' \\(Q11\\)"),
+        ("Ada Ørsted was born in Bern in March 1879.", [BORN, BORN_ON], "missing", "Triplet 2 .*14 March 1879"),
+        ("Ada Ørsted was born in Bernau.", [BORN], "missing", "Q21"),  # word boundaries
+        ("Will you see the film?", [("Q14", "P31", "Q42")], "", ""),
+        ("This film will please.", [("Q14", "P31", "Q42")], "missing", "Q14"),  # a word is not the name it looks like
+        ("Zoltán Kiss studied at the University of Bern.", [("Q51", "P131", "Q21")], "missing", "'Bern'"),
+        ("Ada Ørsted was born in Bern, Switzerland.", [BORN], "extra_name", "'Switzerland'.*Q32"),
+        ("Ada Ørsted, born in Bern, met Xaver Zwiebel.", [BORN], "extra_name", "'Xaver Zwiebel'"),
+        ("Ada Ørsted was born in Bern in 1879.", [BORN], "extra_number", "'1879'"),
+        ("Ada Ørsted was born in Bern in May.", [BORN], "extra_name", "'May'.*a date"),
+        ("The physicist Ada Ørsted was born in Bern.", [BORN], "extra_name", "'physicist'.*Q41"),
+        ("Zoltán Kiss studied at the University of Zurich, not of Bern.",
+         [STUDIED, ("Q52", "P131", "Q24")], "missing", "Q51"),
+        ("Bern and Zurich are in Switzerland, as is the University of Zurich and the University of Bern.",
+         [("Q21", "P131", "Q32"), ("Q24", "P131", "Q32"), ("Q51", "P131", "Q21")],
+         "extra_name", "University of Zurich, Q52"),
+        ("C was before D.", [("Q56", "P131", "Q57")], "missing", "C\\+\\+"),
+        ("Bern has 133,884 inhabitants.", [POPULATED], "extra_number", "'133,884'"),
+        ("Ada Ørsted is a physicist. Bern has 133,883 inhabitants.",
+         [WORKS_AS, POPULATED, BORN], "unlinked", "Triplet 3 .*Bern"),
+        ("Native Danish people know Ada Ørsted. Zoltán Kiss is alive.", [CITIZEN], "extra_name", "Zoltán Kiss"),
+    ],
+)  # fmt: skip
+def test_a_text_that_says_less_or_more_is_rejected_with_the_triplet_or_the_span(
+    gate: QualityGate, graph: KnowledgeGraph, text: str, keys: list[tuple[str, str, str]], check: str, detail: str
+) -> None:
+    verdict = gate.check(text, _facts(graph, *keys))
+    if not check:
+        assert verdict.accepted, verdict.reasons
+        return
+    assert any(re.search(detail, reason.detail) for reason in verdict.reasons if reason.check == check), verdict.reasons
+
+
+@pytest.mark.parametrize(
+    ("text", "check"),
+    [
+        ("", "empty"),
+        (" \n", "empty"),
+        ("Sure! Ada Ørsted was born in Bern.", "refusal"),
+        ("Here is the text: Ada Ørsted was born in Bern.", "refusal"),
+        ("As an AI language model, I cannot say where Ada Ørsted, born in Bern, was born.", "refusal"),
+        ("I'm sorry, but Ada Ørsted was born in Bern.", "refusal"),
+        ("Based on the provided triplets, Ada Ørsted was born in Bern.", "refusal"),
+        ("Text: Ada Ørsted was born in Bern.", "refusal"),
+        ("**Ada Ørsted** was born in Bern.", "markup"),
+        ("- Ada Ørsted was born.\n- She was born in Bern.", "markup"),
+        ("1. Ada Ørsted was born.\n2. She was born in Bern.", "markup"),
+        ("# Ada Ørsted\nShe was born in Bern.", "markup"),
+        ("<p>Ada Ørsted was born in Bern.</p>", "markup"),
+        ("Ada Ørsted was born in Bern.<|im_end|>.", "markup"),
+        ("Ada Ørsted | place of birth | Bern.", "markup"),
+        ("Ada_Ørsted was born in Bern.", "markup"),
+        ('{"text": "Ada Ørsted was born in Bern."}', "markup"),
+        ("Ada Ørsted was born in Bern", "truncated"),
+        ("Ada Ørsted was born in Bern and then she", "truncated"),
+        ("Ada Ørsted, Bern.", "length"),
+        ("Ada Ørsted was born in Bern" + " and was born in Bern" * 20 + ".", "length"),
+    ],
+)
+def test_what_is_no_finished_prose_is_rejected(graph: KnowledgeGraph, text: str, check: str) -> None:
+    gate = QualityGate(QualityConfig(min_words=4), graph)
+    assert check in _checks(gate.check(text, _facts(graph, BORN)))
+
+
+def test_a_response_cut_off_at_the_token_limit_is_rejected_even_after_a_full_stop(
+    gate: QualityGate, graph: KnowledgeGraph
+) -> None:
+    text, facts = "Ada Ørsted was born in Bern.", _facts(graph, BORN)
+    assert gate.check(text, facts, "stop").accepted
+    assert _checks(gate.check(text, facts, "length")) == ["truncated"]
+
+
+def test_prose_that_resembles_markup_or_chatter_is_accepted(gate: QualityGate, graph: KnowledgeGraph) -> None:
+    for text in (
+        "Ada Ørsted (here called A. K. Ørsted) was born in Bern!",
+        'Ada Ørsted was born in "Bern."',
+        "Bern\nis where Ada Ørsted was born – in Bern, of course.",
+    ):
+        verdict = gate.check(text, _facts(graph, BORN))
+        assert verdict.accepted, verdict.reasons
+
+
+def test_mentions_are_characters_of_the_first_statement(gate: QualityGate, graph: KnowledgeGraph) -> None:
+    text = "In Bern, Ada Ørsted was born; Ørsted loved Bern."
+    mentions = gate.check(text, _facts(graph, BORN, BORN_ON)).mentions
+    assert mentions == {"Q11": text.index("Ada"), "Q21": 3, BIRTH: -1}
+
+
+def test_checks_can_be_switched_off(graph: KnowledgeGraph) -> None:
+    lenient = QualityGate(QualityConfig(check_entities=False, check_extra=False), graph)
+    assert lenient.check("Xaver Zwiebel died in 1900.", _facts(graph, BORN)).accepted
+    strict = QualityGate(QualityConfig(check_entities=False), graph)
+    assert _checks(strict.check("Xaver Zwiebel died.", _facts(graph, BORN))) == ["extra_name"]
+
+
+def test_a_season_may_be_told_in_pieces(gate: QualityGate, graph: KnowledgeGraph) -> None:
+    facts = _facts(graph, ("Q14", "P1344", "Q54"))
+    assert gate.check("Will was in Serie A in 2014–15.", facts).accepted
+    assert "missing" in _checks(gate.check("Will was in Serie A in 2013–14.", facts))
+
+
+def test_forms_of_a_node_start_with_its_name(graph: KnowledgeGraph) -> None:
+    assert surface_forms(graph.node("Q22"))[0] == "Austin, Texas"
+    assert "Austin" in surface_forms(graph.node("Q22"))
+    assert "Smith & Sons" in surface_forms(graph.node("Q53"))
+    assert "March 14, 1879" in surface_forms(graph.node(BIRTH))
+
+
+@given(st.text(max_size=300))
+def test_any_text_gets_a_verdict_with_mentions_inside_the_text(graph: KnowledgeGraph, text: str) -> None:
+    verdict = QualityGate(QualityConfig(), graph).check(text, _facts(graph, BORN, POPULATED))
+    assert verdict.accepted == (not verdict.reasons)
+    assert all(-1 <= start < max(1, len(text)) for start in verdict.mentions.values())
+
+
+@given(st.permutations([BORN, BORN_ON, WORKS_AS, POPULATED]))
+def test_the_order_of_the_triplets_does_not_matter(gate: QualityGate, graph: KnowledgeGraph, keys: list[Any]) -> None:
+    text = "The physicist Ada Ørsted was born on 14 March 1879 in Bern, which has 133,883 inhabitants."
+    assert gate.check(text, _facts(graph, *keys)).accepted
+
+
+def test_texts_of_the_built_in_server_pass_and_its_unfaithful_ones_are_caught(tmp_path: Path) -> None:
+    dump = Path(__file__).resolve().parents[2] / "data/sample/wikidata.json.gz"
+    build_graph(GraphConfig(dump=str(dump)), tmp_path / "kg")
+    sample = KnowledgeGraph.open(tmp_path / "kg")
+    gate, draw = QualityGate(QualityConfig(), sample), random.Random(0)
+    sets = [_random_set(sample, draw) for _ in range(600)]
+    facts = [
+        [Fact(*(part.surfaceform.replace("_", " ") for part in (t.subject, t.predicate, t.object))) for t in triplets]
+        for triplets in sets
+    ]
+    accepted = caught = 0
+    for number, (triplets, own) in enumerate(zip(sets, facts, strict=True)):
+        accepted += gate.check(verbalise(own, draw), triplets).accepted
+        changed, _ = corrupt(own, facts[number - 1], draw)
+        caught += not gate.check(verbalise(changed, draw), triplets).accepted
+    assert accepted > 0.98 * len(sets)
+    assert caught > 0.95 * len(sets)
+
+
+def _random_set(graph: KnowledgeGraph, draw: random.Random) -> list[Triplet]:
+    """Up to four facts, each about the subject or the object of the one before."""
+    starts = [node for node, degree in graph.out_degree() if degree]
+    node = draw.choice(starts)
+    keys: list[tuple[str, str, str]] = []
+    while len(keys) < 4 and graph.out_degree(node) and draw.random() < 0.8 ** len(keys):
+        subject, object_, relation = draw.choice(list(graph.out_edges(node, keys=True)))
+        if (subject, relation, object_) not in keys:
+            keys.append((subject, relation, object_))
+        node = draw.choice([subject, subject, object_])
+    return _facts(graph, *keys)
+
+
+# --- Near-duplicates ------------------------------------------------------------------------------------------------
+
+LONG = (
+    "The old bridge over the river was built by masons who came from the north, and it has carried carts, cattle and "
+    "travellers from one bank to the other ever since the day it was opened to the people of Bern"
+)
+
+
+def test_a_text_that_repeats_an_earlier_one_is_found_whatever_its_case_and_punctuation(gate: QualityGate) -> None:
+    texts = [LONG + ".", "Something else entirely.", LONG.replace(",", "") + "!", LONG + ", it seems."]
+    assert gate.near_duplicates(texts) == [None, None, 0, 0]
+
+
+def test_texts_in_the_same_words_about_other_names_or_numbers_are_no_duplicates(gate: QualityGate) -> None:
+    texts = [
+        "Ada Ørsted was born in Bern in 1879.",
+        "Ada Ørsted was born in Bern in 1880.",
+        "Zoltán Kiss was born in Bern in 1879.",
+    ]
+    assert gate.near_duplicates(texts) == [None, None, None]
+
+
+def test_one_other_name_in_a_long_text_is_a_near_duplicate(gate: QualityGate) -> None:
+    assert gate.near_duplicates([LONG + ".", LONG.replace("Bern", "Ulm") + "."]) == [None, 0]
+
+
+def test_texts_too_short_for_a_shingle_are_compared_whole(gate: QualityGate) -> None:
+    assert gate.near_duplicates(["Bern.", "", "bern", "Bern Ulm", "", "."]) == [None, None, 0, None, None, None]
+    assert gate.near_duplicates(["Bern grows", "Bern grows.", "Bern shrinks"]) == [None, 0, None]
+    assert gate.near_duplicates([]) == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**9), st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]))
+def test_near_duplicates_are_exactly_those_that_comparing_all_pairs_finds(
+    graph: KnowledgeGraph, seed: int, threshold: float
+) -> None:
+    draw = random.Random(seed)
+    words = ["ah", "be", "ce", "de", "ef"]
+    texts = [" ".join(draw.choices(words, k=draw.randint(0, 14))) for _ in range(40)]
+    expected: list[int | None] = []
+    shingles = [_shingles(text) for text in texts]
+    for number, own in enumerate(shingles):
+        candidates = (
+            other
+            for other in range(number)
+            if expected[other] is None
+            and own
+            and shingles[other]
+            and len(own & shingles[other]) / len(own | shingles[other]) >= threshold
+        )
+        expected.append(min(candidates, default=None))
+    found = QualityGate(QualityConfig(near_duplicate=threshold), graph).near_duplicates(texts)
+    assert [other is None for other in found] == [other is None for other in expected]
+    for number, other in enumerate(found):
+        if other is not None:
+            assert len(shingles[number] & shingles[other]) / len(shingles[number] | shingles[other]) >= threshold
+
+
+def _shingles(text: str) -> set[tuple[str, ...]]:
+    words = text.split()
+    words += [""] * (3 - len(words)) if words else []
+    return {tuple(words[i : i + 3]) for i in range(len(words) - 2)}
+
+
+# --- Texts that people wrote ----------------------------------------------------------------------------------------
+
+
+def test_human_texts_pass_and_corrupted_ones_are_caught() -> None:
+    root = Path(__file__).resolve().parents[2]
+    path = Path(os.environ.get("SYNTHIE_SHARED_DATA", root / "../shared/data")) / "webnlg-wikidata/dev.xml.gz"
+    if not path.exists():
+        pytest.skip(f"{path} is missing; set SYNTHIE_SHARED_DATA to the folder of the shared data")
+    spec = importlib.util.spec_from_file_location("quality_benchmark", root / "benchmarks/quality.py")
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = benchmark
+    spec.loader.exec_module(benchmark)
+    figures = benchmark.measure(path)
+    assert figures["faithful pass"] > 0.87
+    assert figures["dropped caught"] > 0.8
+    assert figures["  with a node"] > 0.88
+    assert figures["added caught"] > 0.95
+    for kind in ("swapped", "renumbered", "exchanged"):
+        assert figures[f"{kind} caught"] > 0.98
