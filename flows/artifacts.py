@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +31,25 @@ __all__ = [
 
 _SAMPLE_TEXTS = 20
 _REJECTED_TEXTS = 5
+_TABLE_ROWS = 20
 
 
 def show_graph(run: Run) -> None:
     """Size, connectivity and most frequent relations of the graph."""
     summary = graph_summary(KnowledgeGraph.open(run.kg))
-    _show("graph", run.kg, "Knowledge graph", _flat_table(summary))
+    _show("graph", run.kg, "Knowledge graph", *_tables(summary))
 
 
 def show_coverage(run: Run) -> None:
     """How evenly the sets cover entities and relations, with the plot."""
     coverage = json.loads((run.sets / "coverage.json").read_bytes())
-    _show(
-        "coverage", run.sets, "Coverage of the triplet sets", _image(run.sets / "coverage.png"), _flat_table(coverage)
-    )
+    _show("coverage", run.sets, "Coverage of the triplet sets", _image(run.sets / "coverage.png"), *_tables(coverage))
 
 
 def show_cost(run: Run) -> None:
     """Tokens, dollars and rejections of the generation."""
     cost = json.loads((run.texts / "cost.json").read_bytes())
-    _show("cost", run.texts, "Cost of the texts", _flat_table(cost))
+    _show("cost", run.texts, "Cost of the texts", *_tables(cost))
 
 
 def show_texts(run: Run) -> None:
@@ -66,7 +66,7 @@ def show_texts(run: Run) -> None:
 def show_card(run: Run) -> None:
     """The data set's card, without its metadata block."""
     card = (run.dataset / "README.md").read_text(encoding="utf-8")
-    body = card.split("\n---\n", 1)[-1]
+    body = _with_images(card.split("\n---\n", 1)[-1], run.dataset)
     create_markdown_artifact(key="dataset", markdown=body, description=f"Data set in {run.dataset}")
 
 
@@ -76,9 +76,11 @@ def show_training(run: Run) -> None:
 
 
 def show_metrics(run: Run) -> None:
-    """The evaluation report."""
+    """The evaluation report, with its figures inside."""
     report = (run.report / "report.md").read_text(encoding="utf-8")
-    create_markdown_artifact(key="metrics", markdown=report, description=f"Report in {run.report}/report.html")
+    create_markdown_artifact(
+        key="metrics", markdown=_with_images(report, run.report), description=f"Report in {run.report}/report.html"
+    )
 
 
 def _show(key: str, folder: Path, title: str, *parts: str) -> None:
@@ -86,14 +88,30 @@ def _show(key: str, folder: Path, title: str, *parts: str) -> None:
     create_markdown_artifact(key=key, markdown=markdown, description=title)
 
 
-def _flat_table(data: dict[str, Any]) -> str:
-    rows = [
-        (name.replace("_", " "), _cell(value)) for name, value in data.items() if not isinstance(value, dict | list)
-    ]
-    return _table(("", ""), rows)
+def _tables(data: dict[str, Any]) -> Iterator[str]:
+    """One table of all single figures, then one for each list of records (its first rows)."""
+    yield _table(("figure", "value"), _figures(data))
+    for name, rows in data.items():
+        if isinstance(rows, list) and rows and isinstance(rows[0], dict):
+            yield f"### {_words(name)}" + (f" (first {_TABLE_ROWS} of {len(rows)})" if len(rows) > _TABLE_ROWS else "")
+            yield _table(
+                [_words(column) for column in rows[0]], (map(_cell, row.values()) for row in rows[:_TABLE_ROWS])
+            )
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _figures(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in data.items():
+        if isinstance(value, dict):
+            yield from _figures(value, f"{prefix}{_words(name)} · ")
+        elif not isinstance(value, list):
+            yield prefix + _words(name), _cell(value)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _table(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -120,6 +138,11 @@ def _text_with_triplets(record: dict[str, Any]) -> str:
         for t in record["triplets"]
     ).replace("_", " ")
     return f"> {record['text']}\n\n{triplets}"
+
+
+def _with_images(markdown: str, folder: Path) -> str:
+    """The same text with its image files inside: the UI cannot read the run's folder."""
+    return re.sub(r"!\[[^]]*\]\(([^):]+\.png)\)", lambda link: _image(folder / link[1]), markdown)
 
 
 def _image(path: Path) -> str:

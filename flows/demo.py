@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
-__all__ = ["run_demo"]
+__all__ = ["run_demo", "summary"]
+
+_TEXTS_SHOWN = 2
 
 
 def run_demo(server_url: str) -> None:
@@ -24,12 +27,52 @@ def run_demo(server_url: str) -> None:
     state = synthie(return_state=True)
     if not state.is_completed():
         state.result(raise_on_failure=True)
-    print(summary(Path("data/runs/demo"), state.message or "", time.monotonic() - clock))
+    print(f"\n{state.message} ({time.monotonic() - clock:.0f} s)\n")
+    print(summary(Path("data/runs/demo")))
 
 
-def summary(run: Path, message: str, seconds: float) -> str:
-    """What the run made and where to look, for the terminal."""
-    graph = json.loads((run / "kg/manifest.json").read_bytes())["counts"]
-    metrics = json.loads((run / "report/metrics.json").read_bytes())
-    cost = json.loads((run / "texts/cost.json").read_bytes())
-    return "\n".join([message, str(graph), str(metrics)[:200], str(cost), f"{seconds:.0f} s", str(pq)])
+def summary(run: Path) -> str:
+    """What a complete run made and where to look, as text for the terminal."""
+    graph = _json(run / "kg/manifest.json")["counts"]
+    nodes = graph["nodes"]
+    dataset = _json(run / "dataset/statistics.json")
+    modes = _json(run / "report/metrics.json")["modes"]
+    cost = _json(run / "texts/cost.json")
+    lines = [
+        f"  graph       {nodes['total']:,} nodes, {graph['relations']} relations, {graph['triples']:,} triples",
+        f"  data set    {_sizes(dataset)}; {dataset['quality']['rejected']:,} texts rejected by the checks",
+        f"  cost        ${cost['spent_usd']:.2f}",
+        f"  extractor   micro-F1 {_f1(modes['constrained'])} constrained, {_f1(modes['unconstrained'])} unconstrained",
+        "",
+        *_samples(run),
+        f"Report:    {run}/report/report.html",
+        f"Data set:  {run}/dataset/README.md",
+        "Prefect:   make ui",
+        'Try it:    .venv/bin/synthie extract "Albert Einstein was born in Ulm and died in Princeton, New Jersey."',
+    ]
+    return "\n".join(lines)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_bytes())
+
+
+def _sizes(dataset: dict[str, Any]) -> str:
+    return ", ".join(f"{split['records']:,} {name}" for name, split in dataset["splits"].items())
+
+
+def _f1(mode: dict[str, Any]) -> str:
+    return f"{mode['micro']['f1']['value']:.3f}"
+
+
+def _samples(run: Path) -> list[str]:
+    path = next((run / "dataset/data").glob("test-*.parquet"))
+    rows = next(pq.ParquetFile(path).iter_batches(_TEXTS_SHOWN, columns=["text", "triplets"])).to_pylist()
+    lines = []
+    for row in rows:
+        lines.append(f"  “{row['text']}”")
+        for triplet in row["triplets"]:
+            names = (triplet[part]["surfaceform"].replace("_", " ") for part in ("subject", "predicate", "object"))
+            lines.append("     " + " | ".join(names))
+        lines.append("")
+    return lines

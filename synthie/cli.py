@@ -195,6 +195,14 @@ def extract(
         typer.echo(_as_json(text, prediction) if json_lines else _as_lines(text, prediction))
 
 
+@app.command()
+def config() -> None:
+    """Print every option of a run, with its default and meaning (Markdown)."""
+    from synthie.config import describe_options
+
+    typer.echo(describe_options())
+
+
 @app.command("llm-server")
 def llm_server(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

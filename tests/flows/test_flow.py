@@ -45,6 +45,11 @@ def sub_flow_names(run_folder: str) -> set[str]:
     return {flow_run.name for flow_run in runs}
 
 
+def times_of_results(folder: Path) -> dict[Path, int]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
 def test_a_run_makes_everything_and_repeating_it_does_nothing(prefect_server: None, small: dict[str, Any]) -> None:
     state = run(small)
     assert state.is_completed(), state.message
@@ -53,11 +58,11 @@ def test_a_run_makes_everything_and_repeating_it_does_nothing(prefect_server: No
     assert {"graph", "coverage", "cost", "texts", "dataset", "training", "metrics"} <= artifact_keys()
     assert f"texts of {folder}" in sub_flow_names(small["run"])
 
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.is_file()}
+    before = times_of_results(folder)
     state = run(small)
     assert state.message is not None
     assert "Nothing to do" in state.message
-    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.is_file()}
+    assert before == times_of_results(folder)
 
 
 def test_a_failed_run_says_why_and_goes_on_after_the_mend(prefect_server: None, small: dict[str, Any]) -> None:
@@ -80,8 +85,12 @@ def test_the_deployment_is_importable_and_its_defaults_are_valid() -> None:
 
 def test_the_form_describes_every_parameter_and_refuses_typos() -> None:
     schema = synthie.parameters.model_dump()
-    assert all(parameter.get("description") for parameter in schema["properties"].values())
-    for name, definition in schema["definitions"].items():
-        assert definition["additionalProperties"] is False, name
+    definitions = schema["definitions"]
+    for name, parameter in schema["properties"].items():
+        section = definitions[parameter["$ref"].rsplit("/", 1)[-1]] if "$ref" in parameter else {}
+        assert parameter.get("description") or section.get("description"), name
+    for name, section in definitions.items():
+        assert section["additionalProperties"] is False, name
+        assert all(option.get("description") or "$ref" in option for option in section["properties"].values()), name
     with pytest.raises(Exception, match="n_set"):
         synthie.validate_parameters({"sampling": {"n_set": 3}})
