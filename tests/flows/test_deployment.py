@@ -1,0 +1,99 @@
+"""The documented way on one machine: `up`, `prefect deployment run synthie/generate`, a killed run, `down`."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Prefect:
+    """A server, worker and deployment of their own, driven by the commands of the documentation."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.environment = {
+            **os.environ,
+            "SYNTHIE_PREFECT_HOME": str(home),
+            "SYNTHIE_PREFECT_PORT": str(port),
+            "PREFECT_HOME": str(home),
+            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        }
+
+    def local(self, command: str) -> str:
+        return self._call("flows.local", command)
+
+    def run(self, folder: Path, *options: str) -> str:
+        parameters = {
+            "run": str(folder),
+            "sampling": {"n_sets": 200, "round_size": 100},
+            "generation": {"local": {"latency_s": 0.05}},
+            "extractor": {"steps": 2},
+            "prediction": {"max_records": 2, "beams": 1, "max_new_tokens": 24},
+            "evaluation": {"bootstrap": 2},
+        }
+        return self._call(
+            "prefect", "deployment", "run", "synthie/generate", "--params", json.dumps(parameters), *options
+        )
+
+    def _call(self, module: str, *arguments: str) -> str:
+        command = [sys.executable, "-m", module, *arguments]
+        result = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=280)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    prefect = Prefect(tmp_path_factory.mktemp("prefect"))
+    try:
+        assert "Prefect is ready" in prefect.local("up")
+        yield prefect
+    finally:
+        prefect.local("down")
+
+
+def engine_of(folder: Path) -> psutil.Process | None:
+    """The process that runs the flow; it holds the lock of the stage at work."""
+    for process in psutil.process_iter(["cmdline"]):
+        if "prefect.engine" in " ".join(process.info["cmdline"] or []):
+            try:
+                if any(file.path.startswith(str(folder)) for file in process.open_files()):
+                    return process
+            except psutil.Error:
+                continue
+    return None
+
+
+def test_a_deployed_run_that_is_killed_resumes_when_it_is_run_again(prefect: Prefect, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    prefect.run(folder)
+    deadline = time.monotonic() + 200
+    journal = folder / "texts/journal"
+    while not (journal.is_dir() and sum(file.stat().st_size for file in journal.iterdir()) > 2_000):
+        assert time.monotonic() < deadline, "the run did not reach its texts"
+        time.sleep(0.1)
+    engine = engine_of(folder)
+    assert engine is not None
+    engine.kill()
+    engine.wait(30)
+
+    assert "Completed" in prefect.run(folder, "--watch")
+    cost = json.loads((folder / "texts/cost.json").read_bytes())
+    assert cost["this_run"]["answered_before"] > 0
+    assert cost["this_run"]["answered_before"] + cost["this_run"]["answered"] == 200
+    assert (folder / "report/report.html").exists()
+
+
+def test_starting_twice_is_harmless(prefect: Prefect) -> None:
+    assert "Prefect is ready" in prefect.local("up")
