@@ -10,6 +10,7 @@ the library is called.
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 __all__ = ["BusyError", "ConfigError", "InputError", "StorageError", "SynthieError", "storage_error"]
@@ -45,6 +46,10 @@ _MENDS = {
     errno.EACCES: "The folder cannot be written. Give yourself the right to write there or choose another run folder.",
     errno.EPERM: "The folder cannot be written. Give yourself the right to write there or choose another run folder.",
     errno.EROFS: "The file system is read-only. Choose another run folder.",
+    errno.EFBIG: "The file would exceed the size limit of the file system or of this process (ulimit -f). Raise the "
+    "limit or choose another run folder, and run the same command again; finished work is kept.",
+    errno.EIO: "The storage reports a fault. Check it or choose another run folder.",
+    errno.ENAMETOOLONG: "The path is too long. Choose another run folder.",
     errno.ENOTDIR: "A part of the path is a file, not a folder. Choose another run folder.",
     errno.EEXIST: "A file stands where a folder is needed. Move it away or choose another run folder.",
 }
@@ -55,4 +60,5 @@ def storage_error(error: OSError, folder: Path) -> StorageError | None:
     mend = _MENDS.get(error.errno or 0)
     if mend is None:
         return None
-    return StorageError(f"Cannot write {error.filename or folder}: {error.strerror}. {mend}")
+    # Not error.strerror: Arrow puts a sentence of its own there.
+    return StorageError(f"Cannot write {error.filename or folder}: {os.strerror(error.errno or 0)}. {mend}")

@@ -141,7 +141,8 @@ class KnowledgeGraph(nx.MultiDiGraph):
         if not (self.node_table.schema.equals(NODE_SCHEMA) and self.relation_table.schema.equals(RELATION_SCHEMA)):
             raise ValueError("nodes.arrow or relations.arrow has other columns than expected")
         edges = len(self.out_objects)
-        lengths = {name: len(getattr(self, name)) for name in _ARRAYS if not name.endswith(("offsets", "numbers"))}
+        lengths = {name: len(getattr(self, name)) for name in _ARRAYS if not name.endswith("offsets")}
+        del lengths["item_numbers"]
         offsets = [self.out_offsets, self.in_offsets]
         if set(lengths.values()) != {edges} or any(
             len(array) != self.node_count + 1 or array[-1] != edges for array in offsets

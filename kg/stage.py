@@ -7,8 +7,9 @@ A stage turns a configuration and inputs on disk into the files of one folder.
   folder is recognised by the fingerprint in its ``manifest.json`` and returned;
 * ``manifest.json`` is written last and atomically, so a folder without one is
   unfinished, and the work function may pick up what it finds there;
-* results of an older configuration are cleared, except what the stage names in
-  ``keep`` (paid responses are never thrown away);
+* results of an older configuration are set aside until the new ones are complete,
+  so that a mistake in the configuration destroys nothing; what the stage names in
+  ``keep`` stays for good (paid responses are never thrown away);
 * two processes never work in one folder (an advisory lock, freed by the
   operating system even after kill -9).
 """
@@ -33,15 +34,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kg.errors import BusyError, InputError, SynthieError, storage_error
+from kg.errors import BusyError, InputError, StorageError, SynthieError, storage_error
 
 __all__ = [
     "Manifest",
     "Progress",
     "Settings",
     "file_digest",
+    "find_damage",
     "no_progress",
     "read_manifest",
     "run_stage",
@@ -53,6 +55,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 _LOCK = ".lock"
 _PARTIAL = ".fingerprint"
+_PREVIOUS = ".previous"
 _REPORTED_LIBRARIES = (
     "synthie",
     "numpy",
@@ -158,10 +161,10 @@ def run_stage(
         StorageError: ``folder`` cannot be written or the disk is full.
     """
     fingerprint = _digest({"stage": stage, "config": config, "inputs": inputs, "seed": seed})
+    _make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            done = _finished(folder, fingerprint)
+            done = _finished(folder, fingerprint, keep)
             if done is not None:
                 log.info("%s: already done in %s", stage, folder)
                 return done
@@ -186,6 +189,7 @@ def run_stage(
             )
             write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
             (folder / _PARTIAL).unlink(missing_ok=True)
+            shutil.rmtree(folder / _PREVIOUS, ignore_errors=True)
             return manifest
     except OSError as error:
         mended = storage_error(error, folder)
@@ -198,18 +202,45 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a finished stage.
 
     Raises:
-        InputError: the folder has none (the stage did not finish) or it is not readable.
+        InputError: the folder has none (the stage did not finish), it is not readable, or a file that it lists
+            is gone.
     """
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise InputError(
             f"{folder} holds no finished stage: {path} is missing. Run the stage that makes it first, "
             "or run it again if it was interrupted."
         ) from None
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}). Delete it and run its stage again.") from error
+    except (OSError, ValueError) as error:
+        reason = f"{error.error_count()} errors" if isinstance(error, ValidationError) else str(error)
+        raise InputError(f"{path} is damaged ({reason}). Delete it and run its stage again.") from error
+    for name in manifest.outputs:
+        if not (folder / name).exists():
+            raise InputError(
+                f"{folder / name} is missing, though {path} lists it. Run the stage that makes it again: "
+                "it notices that the file is gone."
+            )
+    return manifest
+
+
+def find_damage(folder: Path) -> InputError | None:
+    """The error to raise for a finished stage of which a file is missing or no longer what the stage wrote.
+
+    Reads everything that `file_digest` digests, so this is for finding the cause of a failure.
+    """
+    try:
+        manifest = read_manifest(folder)
+        damaged = [name for name, digest in manifest.outputs.items() if file_digest(folder / name) != digest]
+    except InputError as error:
+        return error
+    if not damaged:
+        return None
+    return InputError(
+        f"{folder / damaged[0]} is damaged: its content is not what its stage wrote. Delete the file and run the "
+        "stage that makes it again."
+    )
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -250,31 +281,58 @@ def _digest(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _finished(folder: Path, fingerprint: str) -> Manifest | None:
+def _make_folder(folder: Path) -> None:
     try:
-        manifest = read_manifest(folder)
-    except SynthieError:
-        return None
-    if manifest.fingerprint != fingerprint or not all((folder / name).exists() for name in manifest.outputs):
-        return None
-    manifest.reused = True
-    return manifest
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder) or StorageError(
+            f"Cannot make the folder {folder}: {error.strerror}. Choose another run folder."
+        ) from error
+
+
+def _finished(folder: Path, fingerprint: str, keep: tuple[str, ...]) -> Manifest | None:
+    for place in (folder, folder / _PREVIOUS):
+        try:
+            manifest = read_manifest(place)
+        except SynthieError:
+            continue
+        if manifest.fingerprint == fingerprint:
+            if place != folder:
+                log.info("%s: taking back the results that were set aside", folder)
+                _clear(folder, keep)
+                _move(place, folder, keep)
+            manifest.reused = True
+            return manifest
+    return None
 
 
 def _prepare(folder: Path, fingerprint: str, keep: tuple[str, ...]) -> None:
     marker = folder / _PARTIAL
-    same_work = marker.exists() and marker.read_text() == fingerprint
-    (folder / MANIFEST).unlink(missing_ok=True)
-    if same_work:
+    if marker.exists() and marker.read_text() == fingerprint:
         return
-    for entry in folder.iterdir():
-        if entry.name in (*keep, _LOCK):
-            continue
+    if (folder / MANIFEST).exists():
+        shutil.rmtree(folder / _PREVIOUS, ignore_errors=True)
+        (folder / _PREVIOUS).mkdir()
+        _move(folder, folder / _PREVIOUS, keep)
+    _clear(folder, keep)
+    write_atomic(marker, fingerprint)
+
+
+def _results(folder: Path, keep: tuple[str, ...]) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.name not in (*keep, _LOCK, _PREVIOUS)]
+
+
+def _move(source: Path, target: Path, keep: tuple[str, ...]) -> None:
+    for entry in _results(source, keep):
+        entry.rename(target / entry.name)
+
+
+def _clear(folder: Path, keep: tuple[str, ...]) -> None:
+    for entry in _results(folder, keep):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    write_atomic(marker, fingerprint)
 
 
 def _outputs(folder: Path, keep: tuple[str, ...]) -> dict[str, str]:

@@ -49,6 +49,7 @@ SetOption = Annotated[
 RunOption = Annotated[str | None, typer.Option("--run", "-r", help="Folder of the run (default: the configuration's).")]
 RunFolder = Annotated[Path, typer.Option("--run", "-r", help="Folder of the run.")]
 DEFAULT_RUN = Path("data/runs/demo")
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def main() -> None:
@@ -187,7 +188,7 @@ def extract(
     """
     from synthie.extractor.predict import Extractor
 
-    inputs = list(texts) if texts else [line.strip() for line in sys.stdin if line.strip()]
+    inputs = [text.strip() for text in texts or sys.stdin if text.strip()]
     if not inputs:
         raise InputError("There is no text to extract from. Give one as an argument or on standard input.")
     extractor = Extractor.open(run / "extractor")
@@ -243,8 +244,16 @@ def _stage(name: str) -> Stage:
 
 
 def _do(plan: Run, stage: Stage) -> None:
-    with _progress_bar(stage.title) as progress:
-        manifest = stage.run(plan, progress)
+    try:
+        with _progress_bar(stage.title) as progress:
+            manifest = stage.run(plan, progress)
+    except KeyboardInterrupt:
+        typer.secho(
+            f"Interrupted: {stage.title}. Finished stages, paid responses and checkpoints are kept in {plan.folder}; "
+            "run the same command again to go on from there.",
+            err=True,
+        )
+        raise typer.Exit(_INTERRUPTED) from None
     if manifest.reused:
         typer.echo(f"{stage.title}: already done in {plan.folder / stage.name}")
     else:
@@ -265,7 +274,10 @@ def _progress_bar(title: str) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, TextColumn("{task.fields[details]}"), console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    details_column = TextColumn("{task.fields[details]}")
+    # Where nobody watches, such as in a log, a bar would only leave empty lines.
+    with Bar(*columns, details_column, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None, details="")
 
         def show(done: int, total: int | None, unit: str, **details: Any) -> None:

@@ -291,7 +291,8 @@ def explain_validation(error: ValidationError, model: type[BaseModel], source: s
             hint = f"did you mean '{near[0]}'?" if near else f"known fields: {', '.join(known)}."
             lines.append(f"'{field}' is not a known field; {hint}")
         else:
-            lines.append(f"'{field}': {item['msg']}; found {item['input']!r}.")
+            reason = item["msg"].removeprefix("Value error, ")
+            lines.append(f"'{field}': {reason}; found {item['input']!r}.")
     return f"The configuration from {source} is not valid. " + " ".join(lines)
 
 

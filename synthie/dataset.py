@@ -36,7 +36,9 @@ from synthie.records import SAMPLE_SCHEMA, SPLITS
 
 __all__ = ["DATASET_SCHEMA", "build_dataset"]
 
-DATASET_SCHEMA = pa.schema([field for field in SAMPLE_SCHEMA if field.name not in ("verdict", "reasons")])
+# Latency and attempts tell of the hour of the call, not of the text: with them no data set could be made again.
+_NOT_PUBLISHED = ("verdict", "reasons", "latency_s", "attempts")
+DATASET_SCHEMA = pa.schema([field for field in SAMPLE_SCHEMA if field.name not in _NOT_PUBLISHED])
 
 _PARTS = ("subject", "predicate", "object")
 _ROWS_PER_FILE = 250_000
@@ -243,12 +245,12 @@ def _quality(texts: Path) -> dict[str, Any]:
                 entry["reasons"].update({reason["check"] for reason in reasons or ()})
     reasons = sum((entry["reasons"] for entry in splits.values()), Counter())
     for entry in splits.values():
-        entry["reasons"] = dict(entry["reasons"].most_common())
+        entry["reasons"] = _by_frequency(entry["reasons"])
     return {
         "checked": totals["accepted"] + totals["rejected"],
         "accepted": totals["accepted"],
         "rejected": totals["rejected"],
-        "reasons": dict(reasons.most_common()),
+        "reasons": _by_frequency(reasons),
         "splits": splits,
         "tokens": {
             "input": totals["input_tokens"],
@@ -257,6 +259,10 @@ def _quality(texts: Path) -> dict[str, Any]:
             "usd": round(usd, 6),
         },
     }
+
+
+def _by_frequency(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 _SUMS = ["input_tokens", "cached_input_tokens", "output_tokens", "usd"]

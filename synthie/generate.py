@@ -201,7 +201,9 @@ class _TripletSets:
         try:
             self.count: int = pq.read_metadata(self._path).num_rows
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"Cannot read {self._path}: {error}. Run the sampling stage again.") from error
+            raise InputError(
+                f"Cannot read {self._path}: {str(error).rstrip('.')}. Run the sampling stage again."
+            ) from error
         self.node = lru_cache(1 << 16)(self._node)
         self.relation = lru_cache(None)(self._relation)
 
@@ -212,7 +214,9 @@ class _TripletSets:
                 for batch in file.iter_batches(batch_size=rows, columns=["id", "split", "triplets"]):
                     yield [self._triplet_set(row) for row in batch.to_pylist()]
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"Cannot read {self._path}: {error}. Run the sampling stage again.") from error
+            raise InputError(
+                f"Cannot read {self._path}: {str(error).rstrip('.')}. Run the sampling stage again."
+            ) from error
         except KeyError as error:
             raise InputError(
                 f"{self._path} does not fit the graph in {self.graph.folder}: {error.args[0]}. "

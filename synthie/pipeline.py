@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kg.stage import Manifest, Progress, no_progress
+from kg.stage import Manifest, Progress, find_damage, no_progress
 from synthie.config import RunConfig
+from synthie.errors import ConfigError, InputError, SynthieError
 
 __all__ = ["STAGES", "Run", "Stage"]
 
@@ -23,14 +24,34 @@ class Stage:
     """One stage of the pipeline.
 
     Attributes:
-        name: name of its folder in the run and of its `Run` method.
+        name: name of its folder in the run.
         title: what it does, in a few words.
-        run: the `Run` method.
+        work: the `Run` method.
+        reads: names of the stages whose folders it reads.
     """
 
     name: str
     title: str
-    run: Callable[[Run, Progress], Manifest]
+    work: Callable[[Run, Progress], Manifest]
+    reads: tuple[str, ...] = ()
+
+    def run(self, plan: Run, progress: Progress = no_progress) -> Manifest:
+        """Do the stage's work.
+
+        Raises:
+            InputError: also where the work fails for whatever reason and a file that it reads is damaged.
+            SynthieError: as documented by the stage function.
+        """
+        try:
+            return self.work(plan, progress)
+        except Exception as error:
+            if isinstance(error, SynthieError) and not isinstance(error, (ConfigError, InputError)):
+                raise
+            # Every library has its own words for a damaged file; the manifests know for sure, and how to mend it.
+            damage = next(filter(None, (find_damage(plan.folder / name) for name in self.reads)), None)
+            if damage is None:
+                raise
+            raise damage from error
 
 
 class Run:
@@ -110,10 +131,10 @@ class Run:
 
 STAGES = (
     Stage("kg", "build the knowledge graph", Run.build_graph),
-    Stage("sets", "sample triplet sets", Run.sample_sets),
-    Stage("texts", "generate and check texts", Run.generate_texts),
-    Stage("dataset", "publish the data set", Run.build_dataset),
-    Stage("extractor", "train the extractor", Run.train_extractor),
-    Stage("predictions", "predict the test split", Run.predict_split),
-    Stage("report", "evaluate", Run.evaluate_predictions),
+    Stage("sets", "sample triplet sets", Run.sample_sets, ("kg",)),
+    Stage("texts", "generate and check texts", Run.generate_texts, ("kg", "sets")),
+    Stage("dataset", "publish the data set", Run.build_dataset, ("kg", "sets", "texts")),
+    Stage("extractor", "train the extractor", Run.train_extractor, ("kg", "dataset")),
+    Stage("predictions", "predict the test split", Run.predict_split, ("dataset", "extractor")),
+    Stage("report", "evaluate", Run.evaluate_predictions, ("dataset", "extractor", "predictions")),
 )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kg.errors import BusyError, InputError, StorageError
-from kg.stage import file_digest, read_manifest, run_stage, write_atomic
+from kg.stage import file_digest, find_damage, read_manifest, run_stage, write_atomic
 
 
 def stage(folder: Path, text: str = "result", config: dict[str, Any] | None = None, **options: Any) -> Any:
@@ -52,6 +52,26 @@ def test_another_configuration_clears_old_results_but_keeps_what_was_paid_for(tm
     assert (tmp_path / "journal/paid").read_text() == "gold"
     assert not (tmp_path / "leftover.txt").exists()
     assert list(manifest.outputs) == ["out.txt"]
+
+
+def test_results_of_an_older_configuration_are_destroyed_only_when_the_new_ones_are_complete(tmp_path: Path) -> None:
+    def fail(place: Path) -> dict[str, int]:
+        (place / "part.txt").write_text("half")
+        raise InputError("a typing error in the configuration")
+
+    first = stage(tmp_path, "first", config={"n": 1})
+    with pytest.raises(InputError, match="typing error"):
+        run_stage("test", tmp_path, config={"n": 2}, inputs={"in": "1"}, seed=0, work=fail)
+    with pytest.raises(InputError, match="typing error"):
+        run_stage("test", tmp_path, config={"n": 3}, inputs={"in": "1"}, seed=0, work=fail)
+    again = stage(tmp_path, "never computed", config={"n": 1})
+    assert again.reused
+    assert again.output_hash == first.output_hash
+    assert (tmp_path / "out.txt").read_text() == "first"
+    assert not (tmp_path / "part.txt").exists()
+
+    assert not stage(tmp_path, "second", config={"n": 2}).reused
+    assert {path.name for path in tmp_path.iterdir()} == {"out.txt", "manifest.json", ".lock"}
 
 
 def test_a_missing_output_makes_the_stage_run_again(tmp_path: Path) -> None:
@@ -121,6 +141,23 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"manifest\.json is damaged"):
         read_manifest(tmp_path)
     assert not stage(tmp_path).reused
+
+
+def test_a_lost_output_is_named_to_the_next_stage(tmp_path: Path) -> None:
+    stage(tmp_path)
+    lost = next(name for name in read_manifest(tmp_path).outputs)
+    (tmp_path / lost).unlink()
+    with pytest.raises(InputError, match=rf"{lost} is missing.* Run the stage that makes it again"):
+        read_manifest(tmp_path)
+
+
+def test_damage_is_found_by_the_content_of_the_files(tmp_path: Path) -> None:
+    stage(tmp_path)
+    assert find_damage(tmp_path) is None
+    changed = tmp_path / next(name for name in read_manifest(tmp_path).outputs)
+    changed.write_bytes(changed.read_bytes() + b"?")
+    assert f"{changed} is damaged" in str(find_damage(tmp_path))
+    assert "Run the stage that makes it first" in str(find_damage(tmp_path / "nothing"))
 
 
 def test_readers_never_see_half_of_an_atomic_write(tmp_path: Path) -> None:

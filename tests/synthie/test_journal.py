@@ -209,7 +209,7 @@ def _append_on_a_full_disk(folder: str, stored: int) -> None:
         try:
             journal.append(record_of(1_000, "x" * 1_000))
         except StorageError as error:
-            os._exit(7 if "stored so far are intact" in str(error) else 8)
+            os._exit(7 if "finished work is kept" in str(error) else 8)
     os._exit(9)
 
 
