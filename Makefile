@@ -2,13 +2,13 @@
 # make test   run the tests
 # make ui     show the runs in Prefect's UI
 # make up     Prefect server + worker + deployments in the background; make stop ends them
-# make check  linters, types, import direction
+# make check  linters and types; make bench runs the benchmarks
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test ui up stop check clean
+.PHONY: bench check clean demo stop test ui up
 
 demo: .venv/.demo
 	@$(BIN)/python -m flows.local demo
@@ -29,6 +29,9 @@ check: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: .venv/.test
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf .venv .prefect data/runs
