@@ -204,7 +204,7 @@ class PredictionConfig(Settings):
     NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"device"})
 
     split: Literal["validation", "test"] = Field(default="test", description="Split to predict.")
-    max_records: int | None = Field(default=1_000, ge=1, description="Most records to predict. Empty: all.")
+    max_records: int | None = Field(default=500, ge=1, description="Most records to predict. Empty: all.")
     beams: int | None = Field(
         default=None, ge=1, le=100, description="Beams of the search; 1 is greedy. Empty: the preset's."
     )

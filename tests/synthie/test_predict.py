@@ -1,0 +1,154 @@
+"""Predictions come in order, constrained ones with ids only, and nothing predicted is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from extractor_data import NODES, RELATIONS, write_dataset, write_graph
+
+from synthie.config import ExtractorConfig, PredictionConfig
+from synthie.errors import InputError
+from synthie.extractor import predict
+from synthie.extractor.predict import Extractor, predict_split
+from synthie.extractor.presets import PRESETS, Architecture
+from synthie.extractor.train import train_extractor
+from synthie.records import PREDICTION_SCHEMA
+
+SMALL = Architecture(vocabulary=300, width=64, heads=2, feed_forward=128, layers=2, dropout=0.0)
+CONFIG = PredictionConfig(device="cpu", beams=2, max_new_tokens=64)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    graph = write_graph(folder / "kg")
+    dataset = write_dataset(folder / "dataset", {"train": 400, "validation": 20, "test": 30})
+    preset = PRESETS["demo"].model_copy(update={"architecture": SMALL, "warmup_steps": 10, "learning_rate": 0.03})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "demo", preset)
+        config = ExtractorConfig(steps=250, batch_size=16, device="cpu")
+        train_extractor(config, graph, dataset, folder / "extractor", seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def extractor(run: Path) -> Extractor:
+    return Extractor.open(run / "extractor", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def records(run: Path) -> list[dict[str, Any]]:
+    return pq.read_table(run / "dataset" / "data" / "test-00000-of-00001.parquet").to_pylist()
+
+
+def test_a_trained_extractor_finds_what_the_texts_state(extractor: Extractor, records: list[dict[str, Any]]) -> None:
+    predictions = extractor.extract([record["text"] for record in records])
+    found = stated = right = 0
+    for record, prediction in zip(records, predictions, strict=True):
+        gold = {tuple(item[part]["uri"] for part in ("subject", "predicate", "object")) for item in record["triplets"]}
+        keys = {triplet.key for triplet in prediction.triplets}
+        found, stated, right = found + len(keys), stated + len(gold), right + len(keys & gold)
+    assert 2 * right / (found + stated) > 0.8
+
+
+def test_constrained_predictions_are_ids_of_the_world_for_any_text(extractor: Extractor) -> None:
+    texts = ["", "Zürich is in Switzerland.", "Ada Lovelace " * 200, "[s] Nobody [r] knows [o] Łódź [e]", "1879 1879"]
+    for prediction in extractor.extract(texts, beams=3, max_new_tokens=40):
+        assert prediction.score <= 0
+        for triplet in prediction.triplets:
+            assert NODES[triplet.subject.uri] == triplet.subject.surfaceform
+            assert RELATIONS[triplet.predicate.uri] == triplet.predicate.surfaceform
+            assert NODES[triplet.object.uri] == triplet.object.surfaceform
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_predictions_follow_the_order_of_the_texts_for_any_batch_size(
+    extractor: Extractor, records: list[dict[str, Any]], constrained: bool, beams: int
+) -> None:
+    texts = [record["text"] for record in records[:9]]
+    together, apart = (
+        extractor.extract(texts, beams=beams, batch_size=size, constrained=constrained) for size in (4, 1)
+    )
+    assert [prediction.triplets for prediction in together] == [prediction.triplets for prediction in apart]
+    assert [prediction.score for prediction in together] == pytest.approx(
+        [prediction.score for prediction in apart], abs=1e-3
+    )
+    assert extractor.extract([]) == []
+
+
+def test_a_longer_search_never_scores_below_greedy(extractor: Extractor, records: list[dict[str, Any]]) -> None:
+    texts = [record["text"] for record in records]
+    greedy, searched = (extractor.extract(texts, beams=beams, length_penalty=0.0) for beams in (1, 4))
+    worse = sum(beam.score < single.score - 1e-4 for beam, single in zip(searched, greedy, strict=True))
+    assert worse <= 1  # beam search may prune the greedy path, but hardly ever does
+
+
+def test_a_split_is_predicted_in_both_modes_in_the_order_of_its_records(run: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    manifest = predict_split(
+        CONFIG.model_copy(update={"max_records": 20}),
+        run / "dataset",
+        run / "extractor",
+        tmp_path,
+        progress=lambda done, total, unit, **details: seen.append((done, total)),
+    )
+    assert manifest.counts["records"] == 20
+    assert seen[-1] == (40, 40)
+    for mode in ("constrained", "unconstrained"):
+        table = pq.read_table(tmp_path / f"{mode}.parquet")
+        assert table.schema.equals(PREDICTION_SCHEMA)
+        assert table["id"].to_pylist() == list(range(20))
+    uris = [
+        triplet[part]["uri"]
+        for row in pq.read_table(tmp_path / "constrained.parquet")["triplets"].to_pylist()
+        for triplet in row
+        for part in ("subject", "predicate", "object")
+    ]
+    assert uris
+    assert set(uris) <= set(NODES) | set(RELATIONS)
+    assert not (tmp_path / ".parts").exists()
+
+
+def test_an_interrupted_prediction_continues_where_it_stopped(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "_PART_RECORDS", 8)
+    asked: list[int] = []
+    original = Extractor.extract
+
+    def counting(self: Extractor, texts: list[str], **options: Any) -> Any:
+        asked.append(len(texts))
+        return original(self, texts, **options)
+
+    monkeypatch.setattr(Extractor, "extract", counting)
+
+    def stop(done: int, total: int | None, unit: str, **details: Any) -> None:
+        if done == 46:
+            raise KeyboardInterrupt
+
+    arguments = (CONFIG, run / "dataset", run / "extractor")
+    with pytest.raises(KeyboardInterrupt):
+        predict_split(*arguments, tmp_path / "stopped", progress=stop)
+    assert asked == [8, 8, 8, 6, 8, 8]
+    predict_split(*arguments, tmp_path / "stopped")
+    assert asked[6:] == [8, 6]
+    assert predict_split(*arguments, tmp_path / "stopped").reused
+    predict_split(*arguments, tmp_path / "unbroken")
+    for mode in ("constrained", "unconstrained"):
+        stopped, unbroken = (pq.read_table(tmp_path / name / f"{mode}.parquet") for name in ("stopped", "unbroken"))
+        assert stopped.equals(unbroken)
+
+
+def test_a_folder_without_an_extractor_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no trained extractor"):
+        Extractor.open(tmp_path, device="cpu")
+
+
+def test_an_empty_split_is_refused(run: Path, tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "dataset", {"test": 0})
+    with pytest.raises(InputError, match=r"test split .* is empty"):
+        predict_split(CONFIG, dataset, run / "extractor", tmp_path / "predictions")
