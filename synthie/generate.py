@@ -30,7 +30,8 @@ from synthie.compiling import Compiler
 from synthie.config import GenerationConfig, QualityConfig
 from synthie.errors import ConfigError, IncompleteError
 from synthie.llm import local
-from synthie.llm.client import Client, ClientStatistics, Endpoint, Request, RequestFailedError, StoppedError
+from synthie.llm.client import Client, ClientStatistics, Request, RequestFailedError, StoppedError
+from synthie.llm.endpoint import Endpoint
 from synthie.llm.journal import KEY_BYTES, Journal, Record
 from synthie.llm.limits import Limiter
 from synthie.llm.pricing import PICODOLLARS, Ledger, Price, price_of, to_picodollars

@@ -23,7 +23,8 @@ from synthie.errors import (
     ModelNotFoundError,
     QuotaError,
 )
-from synthie.llm.client import Client, Completion, Endpoint, Request, RequestFailedError, StoppedError
+from synthie.llm.client import Client, Completion, Request, RequestFailedError, StoppedError
+from synthie.llm.endpoint import Endpoint
 from synthie.llm.limits import Limiter
 from synthie.llm.pricing import Ledger, Price, Usage
 
