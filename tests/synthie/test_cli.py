@@ -64,13 +64,14 @@ def synthie(*arguments: str | Path, stdin: str = "", **environment: str) -> Resu
 def start(*arguments: str | Path, largest_file: int | None = None) -> subprocess.Popen[str]:
     """Run the command line as a process, which may not write files of more than ``largest_file`` bytes."""
 
-    def limit() -> None:
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in what a script runs in the background
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
     command = [sys.executable, "-m", "synthie.cli", *map(str, arguments)]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limit
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare
     )
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -407,7 +408,9 @@ generate_texts(config, QualityConfig(), world / "kg", world / "sets", folder, se
 def start(world: Path, folder: Path, server: ScriptedEndpoint) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", _RUN, str(world), str(folder), server.base_url]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    # A script's background processes ignore SIGINT, and so would their children.
+    not_ignored = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, preexec_fn=not_ignored)
 
 
 def wait_for_completions(count: int, server: ScriptedEndpoint, process: subprocess.Popen[bytes]) -> None:
