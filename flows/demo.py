@@ -20,11 +20,14 @@ def run_demo(server_url: str) -> None:
     Raises:
         SynthieError: a stage failed; the message names the cause and the mend.
     """
+    from prefect.logging.handlers import APILogHandler
+
     from flows.synthie import synthie
 
     print(f"Watch it in the browser: {server_url}/runs", flush=True)
     clock = time.monotonic()
     state = synthie(return_state=True)
+    APILogHandler().flush()  # while the server still runs
     if not state.is_completed():
         state.result(raise_on_failure=True)
     print(f"\n{state.message} ({time.monotonic() - clock:.0f} s)\n")
@@ -48,7 +51,7 @@ def summary(run: Path) -> str:
         f"Report:    {run}/report/report.html",
         f"Data set:  {run}/dataset/README.md",
         "Prefect:   make ui",
-        'Try it:    .venv/bin/synthie extract "Albert Einstein was born in Ulm and died in Princeton, New Jersey."',
+        'Try it:    .venv/bin/synthie extract "Ludwig van Beethoven, a composer, was born in Bonn and died in Vienna."',
     ]
     return "\n".join(lines)
 
