@@ -1,6 +1,6 @@
 """A knowledge graph on disk that is a read-only `networkx.MultiDiGraph`.
 
-`KnowledgeGraph.open` maps the arrays of a graph's folder (`kg.store` describes
+`KnowledgeGraph.open` maps the arrays of a graph's folder (`kg.tables` describes
 them) into memory and reads nothing else, so opening costs the same for a
 hundred nodes and for millions. Nodes are ids ("Q64"), the key of an edge is its
 relation's id ("P36"), attributes are looked up when asked for. What networkx
@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from kg.errors import InputError
 from kg.stage import read_manifest
-from kg.store import NODE_SCHEMA, RELATION_SCHEMA
+from kg.tables import NODE_SCHEMA, RELATION_SCHEMA
 from kg.views import Adjacency, DegreeView, InDegreeView, Nodes, OutDegreeView
 
 __all__ = ["KnowledgeGraph", "Node", "Relation", "UnknownIdError", "graph_summary"]

@@ -5,23 +5,12 @@ dump. `GraphWriter` joins them into dense node and relation numbers, unique
 sorted triples and the adjacency arrays, column by column in numpy and Arrow:
 memory grows with the graph that results, not with the dump. The same set of
 records gives the same bytes in whatever order the dump had them.
-
-Files, for n nodes, r relations, m triples:
-
-    nodes.parquet      row = node number: items by number of their Q id, then literals by id
-    relations.parquet  row = relation number: by number of the P id, those with a triple only
-    triples.parquet    subject, relation, object (int32), rank; unique, sorted
-    csr/               what `kg.graph.KnowledgeGraph` maps into memory:
-        out_offsets int64[n+1], out_relations int32[m], out_objects int32[m], out_preferred bool[m]
-        in_offsets int64[n+1], in_relations int32[m], in_subjects int32[m], in_edge_numbers int64[m]
-        item_numbers int32[items], nodes.arrow, relations.arrow (the two tables, uncompressed)
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +20,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kg.tables import (
+    NODE_SCHEMA,
+    RELATION_SCHEMA,
+    Triples,
+    unique_literals,
+    unique_names,
+    unique_triples,
+    write_graph_files,
+)
 from kg.wikidata import Property
 
 __all__ = [
@@ -38,9 +36,6 @@ __all__ = [
     "ITEM_CLAIM_PART",
     "LABEL_PART",
     "LITERAL_CLAIM_PART",
-    "NODE_SCHEMA",
-    "RELATION_SCHEMA",
-    "TRIPLE_SCHEMA",
     "IngestTables",
     "write_graph",
 ]
@@ -75,33 +70,6 @@ LITERAL_CLAIM_PART = pa.schema(
 )
 LABEL_PART = pa.schema([("number", pa.int32()), ("revision", pa.int64()), ("label", pa.string())])
 
-NODE_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("name", pa.string()),
-        ("label", pa.string()),
-        ("description", pa.string()),
-        ("aliases", pa.list_(pa.string())),
-        ("types", pa.list_(pa.string())),
-        ("kind", pa.string()),
-        ("value", pa.string()),
-    ]
-)
-RELATION_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("label", pa.string()),
-        ("description", pa.string()),
-        ("aliases", pa.list_(pa.string())),
-        ("datatype", pa.string()),
-        ("count", pa.int64()),
-    ]
-)
-TRIPLE_SCHEMA = pa.schema(
-    [("subject", pa.int32()), ("relation", pa.int32()), ("object", pa.int32()), ("rank", pa.string())]
-)
-
-_MAPPED_ROWS = 1 << 16  # rows of a record batch in the memory-mapped tables
 _MAX_REDIRECTS = 5  # in a row; Wikidata resolves chains, so more than one is rare and more than five a cycle
 
 
@@ -161,25 +129,19 @@ def write_graph(tables: IngestTables, folder: Path) -> dict[str, Any]:
         )
     )
     properties, relation = np.unique(claims.property, return_inverse=True)
-    triples = _unique_triples(claims, relation.astype(np.int32))
-    dropped["duplicate"] += len(claims.subject) - len(triples["subject"])
+    triples = unique_triples(Triples(claims.subject, relation.astype(np.int32), claims.object, claims.preferred))
+    dropped["duplicate"] += len(claims.subject) - len(triples)
 
     nodes = _nodes(entities, literals, resolve)
-    relations, without_label = _relations(properties, np.bincount(triples["relation"]), tables)
-    csr = folder / "csr"
-    csr.mkdir(exist_ok=True)
-    _write_table(nodes, folder / "nodes.parquet", csr / "nodes.arrow")
-    _write_table(relations, folder / "relations.parquet", csr / "relations.arrow")
-    _write_triples(triples, folder / "triples.parquet")
-    _write_adjacency(triples, len(nodes), csr)
-    np.save(csr / "item_numbers.npy", numbers.astype(np.int32))
+    relations, without_label = _relations(properties, np.bincount(triples.relation), tables)
+    write_graph_files(nodes, relations, triples, numbers, folder)
     kinds = Counter({"entity": len(numbers)})
     kinds.update(dict(zip(*_value_counts(literals["kind"]), strict=True)))
     return {
         "duplicates": len(node_of_row) - len(numbers),
         "nodes": {"total": len(nodes), **dict(sorted(kinds.items()))},
         "relations": len(relations),
-        "triples": len(triples["subject"]),
+        "triples": len(triples),
         "relations_without_label": without_label,
         "dropped": {reason: count for reason, count in dropped.items() if count},
     }
@@ -256,7 +218,7 @@ def _literal_claims(
         preferred = batch["preferred"].to_numpy(zero_copy_only=False)
         parts.append((subject, batch["property"].to_numpy(), np.zeros(len(subject), np.int32), preferred))
     claims = _concatenated(parts)
-    literals, number = _unique_literals(pa.concat_tables(found) if found else _no_literals())
+    literals, number = unique_literals(pa.concat_tables(found) if found else _no_literals())
     np.add(number, len(entities), out=claims.object, casting="same_kind")
     return claims, literals
 
@@ -314,19 +276,6 @@ def _no_literals() -> pa.Table:
     return pa.schema([(name, pa.string()) for name in ("id", "name", "kind", "value")]).empty_table()
 
 
-def _unique_literals(found: pa.Table) -> tuple[pa.Table, np.ndarray]:
-    """One row an id, sorted by id, with the least of its values; and for each row of ``found`` its number there."""
-    found = found.combine_chunks()
-    order = pc.sort_indices(found, sort_keys=[("id", "ascending"), ("value", "ascending")])
-    sorted_ids = found["id"].take(order)
-    first = np.ones(len(order), dtype=bool)
-    if len(order) > 1:
-        first[1:] = pc.not_equal(sorted_ids[1:], sorted_ids[:-1]).to_numpy()
-    number = np.empty(len(order), dtype=np.int32)
-    number[order.to_numpy()] = np.cumsum(first, dtype=np.int32) - 1
-    return found.take(order.filter(pa.array(first))).combine_chunks(), number
-
-
 def _concatenated(parts: Sequence[tuple[np.ndarray, ...]]) -> _Claims:
     types = (np.int32, np.int32, np.int32, np.bool_)
     return _Claims(
@@ -337,23 +286,13 @@ def _concatenated(parts: Sequence[tuple[np.ndarray, ...]]) -> _Claims:
     )
 
 
-def _unique_triples(claims: _Claims, relation: np.ndarray) -> dict[str, np.ndarray]:
-    """Sort by (subject, relation, object) and keep each triple once, as preferred if any of its statements is."""
-    columns = {"subject": claims.subject, "relation": relation, "object": claims.object}
-    order = _order([*columns.values(), ~claims.preferred])
-    columns = {name: column[order] for name, column in columns.items()}
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = np.any([column[1:] != column[:-1] for column in columns.values()], axis=0)
-    return {name: column[first] for name, column in columns.items()} | {"preferred": claims.preferred[order][first]}
-
-
 def _nodes(entities: pa.Table, literals: pa.Table, resolve: _Redirection) -> pa.Table:
     ids = _prefixed("Q", entities["number"].combine_chunks())
     types = entities["types"].combine_chunks()
     count = len(literals)
     columns = {
         "id": [ids, literals["id"]],
-        "name": [_unique_names(entities["title"], entities["label"], ids, "_"), literals["name"]],
+        "name": [unique_names(entities["title"], entities["label"], ids, "_"), literals["name"]],
         "label": [entities["label"], literals["name"]],
         "description": [entities["description"], pa.repeat(pa.scalar(""), count)],
         "aliases": [entities["aliases"], _empty_lists(count)],
@@ -387,26 +326,6 @@ def _prefixed(letter: str, numbers: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(pa.scalar(letter), numbers.cast(pa.string()), "")
 
 
-def _unique_names(titles: pa.ChunkedArray, labels: pa.ChunkedArray, ids: pa.Array, gap: str) -> pa.Array:
-    """A name for each item: the title, else the label, with ``gap`` for spaces; the id is added where names collide.
-
-    Of items with one name, a single one with a title keeps it as it is.
-    """
-    titled = pc.not_equal(titles, "")
-    plain = pc.if_else(titled, titles, labels)
-    names = pc.replace_substring(plain, " ", gap).combine_chunks()
-    fixed = titled.combine_chunks().to_numpy(zero_copy_only=False)
-    while True:
-        codes = names.dictionary_encode().indices.to_numpy()
-        shared = np.bincount(codes)[codes] > 1
-        if not shared.any():
-            return names
-        titles_with_name = np.bincount(codes, weights=fixed)[codes]
-        changed = shared & ~(fixed & (titles_with_name == 1))
-        longer = pc.binary_join_element_wise(names, pc.binary_join_element_wise("(", ids, ")", ""), gap)
-        names = pc.if_else(pa.array(changed), longer, names)
-
-
 def _relations(properties: np.ndarray, counts: np.ndarray, tables: IngestTables) -> tuple[pa.Table, int]:
     """The relations that occur, and how many of them have their id for want of a label."""
     rows = []
@@ -418,69 +337,10 @@ def _relations(properties: np.ndarray, counts: np.ndarray, tables: IngestTables)
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in RELATION_SCHEMA]
     ids, labels = (pa.chunked_array([column], pa.string()) for column in columns[:2])
     without_label = columns[1].count("")
-    columns[1] = _unique_names(pc.if_else(pc.equal(labels, ""), ids, ""), labels, ids.combine_chunks(), " ").to_pylist()
+    columns[1] = unique_names(pc.if_else(pc.equal(labels, ""), ids, ""), labels, ids.combine_chunks(), " ").to_pylist()
     return pa.table(
         [pa.array(c, f.type) for c, f in zip(columns, RELATION_SCHEMA, strict=True)], RELATION_SCHEMA
     ), without_label
-
-
-def _write_table(table: pa.Table, parquet: Path, mapped: Path) -> None:
-    pq.write_table(table, parquet, compression="zstd", row_group_size=1 << 20)
-    with pa.OSFile(str(mapped), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=_MAPPED_ROWS)
-
-
-def _write_triples(triples: Mapping[str, np.ndarray], path: Path) -> None:
-    with pq.ParquetWriter(path, TRIPLE_SCHEMA, compression="zstd") as writer:
-        for start, end in _slices(len(triples["subject"]), 1 << 20):
-            columns = [pa.array(triples[name][start:end]) for name in ("subject", "relation", "object")]
-            rank = pa.array(triples["preferred"][start:end])
-            columns.append(pc.if_else(rank, "preferred", "normal"))
-            writer.write_table(pa.table(columns, schema=TRIPLE_SCHEMA))
-
-
-def _write_adjacency(triples: Mapping[str, np.ndarray], nodes: int, folder: Path) -> None:
-    subject, relation, target = triples["subject"], triples["relation"], triples["object"]
-    order = _order([target, relation, subject])
-    arrays = {
-        "out_offsets": _offsets(subject, nodes),
-        "out_relations": relation,
-        "out_objects": target,
-        "out_preferred": triples["preferred"],
-        "in_offsets": _offsets(target, nodes),
-        "in_relations": relation[order],
-        "in_subjects": subject[order],
-        "in_edge_numbers": order.astype(np.int64),
-    }
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
-
-
-def _order(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """int64[rows]: the order by columns of numbers ≥ 0, the first one most significant; equal rows in any order.
-
-    Packed into one integer a row, as nearly always fits, 15M rows sort 6 times as fast as by `numpy.lexsort`.
-    """
-    sizes = [int(column.max()) + 1 if len(column) else 1 for column in columns]
-    if math.prod(sizes) >= 1 << 63:
-        return np.lexsort(tuple(reversed(columns)))
-    packed = np.zeros(len(columns[0]), dtype=np.int64)
-    for column, size in zip(columns, sizes, strict=True):
-        packed *= size
-        packed += column
-    return np.argsort(packed)
-
-
-def _offsets(numbers: np.ndarray, nodes: int) -> np.ndarray:
-    """int64[nodes + 1]: where the run of each number begins in the sorted array."""
-    offsets = np.zeros(nodes + 1, dtype=np.int64)
-    np.cumsum(np.bincount(numbers, minlength=nodes), out=offsets[1:])
-    return offsets
-
-
-def _slices(length: int, size: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, length, size):
-        yield start, min(start + size, length)
 
 
 def _value_counts(column: pa.ChunkedArray) -> tuple[list[str], list[int]]:
