@@ -1,11 +1,13 @@
-"""The stage that turns a Wikidata dump into a knowledge graph.
+"""The stage that turns a dump into a knowledge graph.
 
-One pass over the dump decodes every document (`kg.dump`, `kg.wikidata`) and
-writes what is kept as Parquet parts in a hidden folder; then the parts are
-joined into the graph's files (`kg.store`). Nothing is lost unsaid: lines that
-cannot be decoded are set aside in ``quarantine.jsonl``, and the manifest's
-counts add up, documents read = entities + properties + redirects + dropped by
-reason, statements read = triples + dropped by reason.
+The source is cut into slices (`kg.dump`); each is read on its own, here or
+wherever a mapper runs it (`kg.ingest`); then the parts are joined into the
+graph's files (`kg.join`). RDF goes the same way through `kg.rdf`. Finished
+slices are kept until the graph stands, so an interrupted build goes on.
+Nothing is lost unsaid: lines that cannot be decoded are set aside in
+``quarantine.jsonl``, and the manifest's counts add up, documents read =
+entities + properties + redirects + dropped by reason, statements read =
+triples + dropped by reason.
 """
 
 from __future__ import annotations
@@ -15,38 +17,49 @@ import json
 import logging
 import re
 import shutil
-import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
-import numpy as np
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kg.config import GraphConfig
-from kg.dump import Dump, dump_digest
+from kg.dump import Slice, dump_digest, file_kind, plan_slices
 from kg.errors import ConfigError, InputError
-from kg.stage import Manifest, Progress, no_progress, run_stage
-from kg.store import ENTITY_PART, ITEM_CLAIM_PART, LABEL_PART, LITERAL_CLAIM_PART, IngestTables, write_graph
-from kg.wikidata import BadLineError, Entity, Ignored, Property, Redirect, WikidataReader, property_number
+from kg.ingest import (
+    Segment,
+    SliceResult,
+    SliceTask,
+    ingest_slice,
+    listed_items,
+    part_files,
+    read_segments,
+    too_many_bad_lines,
+)
+from kg.join import join_parts
+from kg.parallel import Mapper, in_processes, in_this_process
+from kg.rdf import build_rdf
+from kg.sparql import SPARQL, source_digest
+from kg.stage import Manifest, Progress, file_digest, no_progress, run_stage, write_atomic
+from kg.wikibase import item_number, property_number
 
 __all__ = ["build_graph", "selected_relations"]
 
 log = logging.getLogger(__name__)
 
 _PARTS = ".parts"
-_PART_ROWS = 50_000
-_PROGRESS_DOCUMENTS = 500
-_HOPELESS_LINES = 100  # if not one of the first so many lines is a document, the file is no dump
-_QUARANTINED_CHARACTERS = 100_000
-_STRING_DATATYPES = frozenset({"string"})
+_PLAN = "plan.json"
 
 _MENDS = {
     "no_article": "Set 'kg.entities' to 'labelled', or 'kg.language' to a language whose Wikipedia has the articles.",
-    "no_label": "Set 'kg.language' to a language that the dump has labels in.",
+    "not_listed": "Extend 'kg.entities_file'.",
+    "not_in_classes": "Extend 'kg.classes', and use a dump that holds their subclasses too.",
+    "low_degree": "Lower 'kg.min_degree'.",
+    "no_label": "Set 'kg.language' or 'kg.fallback_languages' to languages that the dump has labels in.",
     "dropped_class": "Shorten 'kg.drop_classes'.",
     "relation_not_selected": "Extend 'kg.relations' or 'kg.relations_file', or leave both empty to keep all relations.",
     "datatype_not_kept": "Extend 'kg.literals'.",
@@ -57,34 +70,46 @@ _MENDS = {
 _OTHER_MEND = "Use a Wikidata dump that holds items with statements."
 
 
-def build_graph(config: GraphConfig, folder: Path, *, progress: Progress = no_progress) -> Manifest:
+def build_graph(
+    config: GraphConfig, folder: Path, *, progress: Progress = no_progress, mapper: Mapper | None = None
+) -> Manifest:
     """Build the graph of ``config.dump`` in ``folder``.
 
     Args:
         config: which part of the dump to keep.
-        folder: the stage's folder; its files are described in `kg.store`.
+        folder: the stage's folder; its files are described in `kg.tables`.
         progress: called with the bytes of the stored dump read so far.
+        mapper: runs the slices; by default as many processes as ``config.workers``. Wherever it runs them, they
+            need the dump and ``folder`` under the same paths.
 
     Raises:
-        ConfigError: a relation id is malformed or the relations file is unusable.
-        InputError: the dump is missing, truncated, corrupt or no dump, has too many undecodable
-            lines, lacks a selected relation, or nothing of it passes the filters.
+        ConfigError: an id is malformed or a file with ids is unusable.
+        InputError: the dump is missing, truncated, corrupt or no dump, has too many undecodable lines or corrupt
+            members, or nothing of it passes the filters.
     """
     relations = selected_relations(config)
     settings = config.fingerprinted() | {"relations": relations}
     del settings["relations_file"]  # its ids are among the relations
+    kind = "sparql" if config.dump.startswith(SPARQL) else file_kind(config.dump)
+    if kind == "json":
+        _check_ids(config, relations)
+        del settings["rdf"]
+    inputs = {"dump": source_digest(config) if kind == "sparql" else dump_digest(config.dump)}
+    if config.entities_file is not None:
+        listed_items(config.entities_file)
+        inputs["entities_file"] = file_digest(Path(config.entities_file))
     return run_stage(
         "kg",
         folder,
         config=settings,
-        inputs={"dump": dump_digest(config.dump)},
+        inputs=inputs,
         seed=None,
-        work=lambda place: _build(config, relations, place, progress),
+        work=lambda place: _build(config, kind, relations, place, progress, mapper),
     )
 
 
 def selected_relations(config: GraphConfig) -> list[str]:
-    """The ids of ``config.relations`` and ``config.relations_file``, sorted by number; empty for all.
+    """The ids of ``config.relations`` and ``config.relations_file``, sorted; empty for all.
 
     Raises:
         ConfigError: the file cannot be read, has a malformed id or none at all.
@@ -92,7 +117,7 @@ def selected_relations(config: GraphConfig) -> list[str]:
     relations = set(config.relations)
     if config.relations_file is not None:
         relations.update(_read_relations(Path(config.relations_file)))
-    return sorted(relations, key=property_number)
+    return sorted(relations, key=lambda name: (len(name), name))
 
 
 def _read_relations(path: Path) -> list[str]:
@@ -106,13 +131,15 @@ def _read_relations(path: Path) -> list[str]:
         word = re.split(r"[\s,;]", line.strip(), maxsplit=1)[0]
         if not word or word.startswith("#"):
             continue
-        if not re.fullmatch(r"P[1-9]\d{0,8}", word):
+        try:
+            GraphConfig(relations=[word])
+        except ValueError as error:
             likely = re.search(r"[Pp]?0*([1-9]\d{0,8})\b", word)
             hint = f" Did you mean P{likely[1]}?" if likely else ""
             raise ConfigError(
                 f"{path}, line {number}: {word!r} is not a relation id of the form P17.{hint} Each line begins with "
                 "one id; blank lines and lines that begin with # are skipped."
-            )
+            ) from error
         found.append(word)
     if not found:
         raise ConfigError(
@@ -121,254 +148,278 @@ def _read_relations(path: Path) -> list[str]:
     return found
 
 
-def _build(config: GraphConfig, relations: list[str], folder: Path, progress: Progress) -> dict[str, Any]:
+def _build(
+    config: GraphConfig, kind: str, relations: list[str], folder: Path, progress: Progress, mapper: Mapper | None
+) -> dict[str, Any]:
+    if kind != "json":
+        rdf_mapper = mapper or in_processes(config.workers)
+        return build_rdf(config, kind, relations, folder, mapper=rdf_mapper, progress=progress)
     parts = folder / _PARTS
-    shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir()
-    try:
-        with _Ingest(config, relations, parts, folder / "quarantine.jsonl") as ingest:
-            ingest.run(progress)
-        ingest.check()
-        graph = write_graph(ingest.tables(), folder)
-        counts = ingest.counts(graph)
-        if graph["triples"] == 0:
-            statements = counts["statements"]
-            raise _nothing_left(config.dump, "statement", statements["read"], statements["dropped"])
-        return counts
-    finally:
-        shutil.rmtree(parts, ignore_errors=True)
+    slices = plan_slices(config.dump, max(1, int(config.slice_mb * (1 << 20))))
+    _prepare(parts, slices)
+    ingest = _Ingest(config, relations, slices, parts)
+    ingest.run(mapper, progress)
+    ingest.write_quarantine(folder / "quarantine.jsonl")
+    ingest.check()
+    graph = join_parts(config, parts, len(slices), ingest.datatypes, folder)
+    counts = ingest.counts(graph)
+    statements, documents = counts["statements"], counts["documents"]
+    if documents["entities"] == 0:
+        others = {"property": documents["properties"], "redirect": documents["redirects"]}
+        raise _nothing_left(config.dump, "document", documents["read"], documents["dropped"] | others)
+    if graph["triples"] == 0:
+        raise _nothing_left(config.dump, "statement", statements["read"], statements["dropped"])
+    shutil.rmtree(parts)
+    return counts
 
 
-class _Part:
-    """A Parquet file that grows row by row; rows wait in memory until there are enough for a row group."""
+def _check_ids(config: GraphConfig, relations: list[str]) -> None:
+    """Refuse ids that no Wikidata dump has."""
+    checks = (
+        ("relations", relations, property_number, "P17"),
+        ("classes", config.classes, item_number, "Q5"),
+        ("drop_classes", config.drop_classes, item_number, "Q4167410"),
+    )
+    for field, identifiers, number, example in checks:
+        for identifier in identifiers:
+            try:
+                number(identifier)
+            except ValueError:
+                raise ConfigError(
+                    f"{identifier!r} in 'kg.{field}' is no id of Wikidata such as {example}, and {config.dump} is a "
+                    "Wikidata JSON dump. Correct the id."
+                ) from None
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path = path
-        self._schema = schema
-        self._rows: list[tuple[Any, ...]] = []
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1)
 
-    def extend(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        self._rows.extend(rows)
-        if len(self._rows) >= _PART_ROWS:
-            self._flush()
-
-    def close(self) -> None:
-        self._flush()
-        self._writer.close()
-
-    def _flush(self) -> None:
-        if self._rows:
-            columns = zip(*self._rows, strict=True)
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
-            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
-            self._rows.clear()
+def _prepare(parts: Path, slices: list[Slice]) -> None:
+    """Make the folder of the parts; what it holds of slices cut otherwise is of no use."""
+    plan = msgspec.json.encode(slices)
+    if parts.exists() and not ((parts / _PLAN).exists() and (parts / _PLAN).read_bytes() == plan):
+        shutil.rmtree(parts)
+    parts.mkdir(exist_ok=True)
+    write_atomic(parts / _PLAN, plan)
 
 
 class _Ingest:
-    """One pass over a dump: decode, count, write the parts."""
+    """The slices of one dump: run them, then add up what they tell."""
 
-    def __init__(self, config: GraphConfig, relations: list[str], parts: Path, quarantine: Path) -> None:
+    def __init__(self, config: GraphConfig, relations: list[str], slices: list[Slice], parts: Path) -> None:
         self._config = config
         self._relations = relations
-        self._dump = Dump(config.dump)
-        self._reader = WikidataReader(
-            language=config.language,
-            wikipedia_only=config.entities == "wikipedia",
-            drop_classes=config.drop_classes,
-            literals=config.literals,
-            relations=relations or None,
-        )
-        self._entities = _Part(parts / "entities.parquet", ENTITY_PART)
-        self._items = _Part(parts / "items.parquet", ITEM_CLAIM_PART)
-        self._literals = _Part(parts / "literals.parquet", LITERAL_CLAIM_PART)
-        self._labels = _Part(parts / "labels.parquet", LABEL_PART)
-        self._quarantine = quarantine.open("w", encoding="utf-8")
-        self._properties: dict[int, tuple[int, int, Property]] = {}
-        self._redirects: list[tuple[int, int]] = []
-        self._datatypes: dict[int, str] = {}
-        self._seen: set[str] = set()  # ids of the properties that occur, while relations are selected
-        self._documents: Counter[str] = Counter()
-        self._dropped_documents: Counter[str] = Counter()
-        self._statements = 0
-        self._dropped_statements: Counter[str] = Counter()
+        self._slices = slices
+        self._parts = parts
+        self._segments: list[list[Segment]] = []
+        self._bytes = sum(part.end - part.start for part in slices)
+        self._finished_bytes = self._documents = self._entities = 0
+        self._undecodable = self._faults = 0
 
-    def __enter__(self) -> _Ingest:
-        return self
+    def run(self, mapper: Mapper | None, progress: Progress) -> None:
+        """Read all slices that are not finished.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for part in (self._entities, self._items, self._literals, self._labels):
-            part.close()
-        self._quarantine.close()
+        Raises:
+            InputError: see `build_graph`.
+        """
+        tasks = []
+        for part in self._slices:
+            task = SliceTask(self._config, tuple(self._relations), part, self._parts)
+            segments = read_segments(self._parts, part.number)
+            if segments and segments[-1].last:
+                self._take(ingest_slice(task))
+            else:
+                tasks.append(task)
+        if self._finished_bytes:
+            log.info(
+                "%s: %d of %d slices were read before",
+                self._config.dump,
+                len(self._slices) - len(tasks),
+                len(self._slices),
+            )
 
-    def run(self, progress: Progress) -> None:
-        """Read the dump to its end."""
-        for offset, line in self._dump.lines():
-            self._documents["lines"] += 1
-            try:
-                document, properties = self._reader.read(line)
-            except BadLineError as error:
-                self._set_aside(offset, line, str(error))
+        def tell(position: int = 0, documents: int = 0, entities: int = 0) -> None:
+            details = {"documents": self._documents + documents, "entities": self._entities + entities}
+            progress(self._finished_bytes + position, self._bytes, "bytes", **details)
+
+        tell()
+        for result in self._results(tasks, mapper, tell):
+            self._take(result)
+            tell()
+        self._segments = [read_segments(self._parts, part.number) for part in self._slices]
+        self._check_chain()
+
+    def _results(self, tasks: Sequence[SliceTask], mapper: Mapper | None, tell: Any) -> Iterator[SliceResult]:
+        if mapper is not None:
+            return mapper(ingest_slice, tasks)
+        if len(tasks) == 1 or self._config.workers == 1:
+            return in_this_process(partial(ingest_slice, report=tell), tasks)
+        return in_processes(self._config.workers)(ingest_slice, tasks)
+
+    def _take(self, result: SliceResult) -> None:
+        self._finished_bytes += result.part.end - result.part.start
+        self._documents += result.documents
+        self._entities += result.entities
+        self._undecodable += result.undecodable
+        self._faults += len(result.faults)
+        if self._undecodable > self._config.max_bad_lines and self._documents:
+            raise too_many_bad_lines(result.part, self._config.max_bad_lines, self._last_bad_line([result.part.number]))
+        if self._faults > self._config.max_corrupt_members:
+            fault = result.faults[-1]
+            raise InputError(
+                f"{self._config.dump} has more than {self._config.max_corrupt_members} parts that cannot be unpacked; "
+                f"one begins at byte {fault.byte} of {fault.file}: {fault.reason}. Fetch the file again, or raise "
+                "'kg.max_corrupt_members' to do without these parts."
+            )
+        for fault in result.faults:
+            log.warning("%s: skipped what cannot be unpacked from byte %d on: %s", fault.file, fault.byte, fault.reason)
+
+    def _last_bad_line(self, slices: Iterable[int]) -> dict[str, Any]:
+        files = part_files(self._parts, "quarantine", slices)
+        return json.loads([line for path in files for line in path.read_text(encoding="utf-8").splitlines()][-1])
+
+    def _check_chain(self) -> None:
+        """Every slice must begin with the member at which the one before ended."""
+        expected: dict[str, int | None] = {}
+        for part, segments in zip(self._slices, self._segments, strict=True):
+            last = segments[-1]
+            if last.first_member is None:
                 continue
-            if self._relations:
-                self._seen.update(properties)
-            self._documents["read"] += 1
-            self._take(document, line)
-            if self._documents["read"] % _PROGRESS_DOCUMENTS == 0:
-                self._report(progress)
-        self._report(progress)
-        if not self._dump.closed:
+            if part.file in expected and expected[part.file] != last.first_member:
+                raise InputError(
+                    f"{part.file} is corrupt: a member ends before byte {expected[part.file]}, where none begins; the "
+                    f"next one is at byte {last.first_member}. Fetch the file again."
+                )
+            expected[part.file] = last.next_member
+
+    @property
+    def datatypes(self) -> dict[int, str]:
+        """Number of the P id -> datatype that the statements tell."""
+        found: dict[int, str] = {}
+        for segment in self._all():
+            for number, datatype in segment.datatypes.items():
+                found[number] = min(found.get(number, datatype), datatype)
+        return found
+
+    def write_quarantine(self, path: Path) -> None:
+        """Gather what was set aside: undecodable lines and members, by file and offset in its decompressed stream."""
+        with path.open("w", encoding="utf-8") as target:
+            base, file = 0, ""
+            for part, segments in zip(self._slices, self._segments, strict=True):
+                if part.file != file:
+                    base, file = 0, part.file
+                for source in part_files(self._parts, "quarantine", [part.number]):
+                    for line in source.read_text(encoding="utf-8").splitlines():
+                        _write_record(target, json.loads(line), base)
+                for fault in segments[-1].faults:
+                    _write_record(target, msgspec.to_builtins(fault), base)
+                base += segments[-1].raw_bytes
+
+    def check(self) -> None:
+        """Refuse a dump that holds nothing; warn of one that looks cut and of relations that it does not have."""
+        if not self._documents:
+            raise self._no_document()
+        for file in self._open_arrays():
             log.warning(
                 "%s opens a JSON array with '[' and does not close it; every line of it was read, but the dump may "
                 "have been cut",
-                self._dump.path,
+                file,
             )
-
-    def check(self) -> None:
-        """Refuse a dump that holds nothing usable, and relations that it does not hold."""
-        if not self._documents["read"]:
-            raise self._no_dump()
-        self._check_relations()
-        if not self._documents["entities"]:
-            dropped = self._dropped_documents + Counter(
-                property=self._documents["properties"], redirect=self._documents["redirects"]
-            )
-            raise _nothing_left(self._dump.path, "document", self._documents["read"], dropped)
-
-    def tables(self) -> IngestTables:
-        """What was written and found."""
-        return IngestTables(
-            entities=self._entities.path,
-            items=self._items.path,
-            literals=self._literals.path,
-            labels=self._labels.path,
-            properties={number: entry[2] for number, entry in self._properties.items()},
-            datatypes=self._datatypes,
-            redirects=np.array(self._redirects, dtype=np.int32).reshape(-1, 2),
-            string_datatypes=_STRING_DATATYPES,
-        )
+        missing = self._missing_relations()
+        if missing:
+            log.warning("%s", self._told_missing(missing))
 
     def counts(self, graph: dict[str, Any]) -> dict[str, Any]:
-        """The manifest's counts, from those of the ingest and of `write_graph`."""
-        documents = self._dropped_documents + Counter(duplicate=graph["duplicates"])
-        statements = self._dropped_statements + Counter(graph["dropped"])
+        """The manifest's counts, from those of the ingest and of `join_parts`."""
+        segments = list(self._all())
+        documents = sum((segment.documents for segment in segments), Counter())
+        dropped = sum((segment.dropped for segment in segments), Counter())
+        left_out = Counter(
+            duplicate=graph["duplicates"], not_in_classes=graph["not_in_classes"], low_degree=graph["low_degree"]
+        )
+        statements = sum((segment.dropped_statements for segment in segments), Counter(graph["dropped"]))
+        qualifiers = sum((segment.dropped_qualifiers for segment in segments), Counter())
+        undecodable = sum(segment.undecodable for segment in segments)
+        lines = sum(segment.lines for segment in segments)
         return {
-            "lines": self._documents["lines"],
-            "undecodable": self._documents["undecodable"],
-            "array_left_open": int(not self._dump.closed),
+            "lines": lines,
+            "undecodable": undecodable,
+            "corrupt_members": self._faults,
+            "array_left_open": len(self._open_arrays()),
             "documents": {
-                "read": self._documents["read"],
-                "entities": self._documents["entities"] - graph["duplicates"],
-                "properties": self._documents["properties"],
-                "redirects": self._documents["redirects"],
-                "dropped": dict(sorted(documents.items())),
+                "read": lines - undecodable,
+                "entities": documents["entities"] - left_out.total(),
+                "properties": documents["properties"],
+                "redirects": documents["redirects"],
+                "dropped": _sorted(dropped + left_out),
             },
             "statements": {
-                "read": self._statements,
+                "read": sum(segment.statements for segment in segments),
                 "triples": graph["triples"],
-                "dropped": dict(sorted(statements.items())),
+                "dropped": _sorted(statements),
             },
+            **({"qualifiers_dropped": _sorted(qualifiers)} if self._config.qualifiers else {}),
             "nodes": graph["nodes"],
             "relations": graph["relations"],
             "relations_without_label": graph["relations_without_label"],
+            "relations_not_found": len(self._missing_relations()),
             "triples": graph["triples"],
         }
 
-    def _take(self, document: Entity | Property | Redirect | Ignored, line: bytes) -> None:
-        if isinstance(document, Entity):
-            self._take_entity(document, line)
-        elif isinstance(document, Ignored):
-            self._dropped_documents[document.reason] += 1
-            if document.number and document.label:
-                self._labels.extend([(document.number, document.revision, document.label)])
-        elif isinstance(document, Property):
-            self._documents["properties"] += 1
-            self._seen.add(f"P{document.number}")
-            version = document.revision, zlib.crc32(line), document
-            if document.number not in self._properties or version[:2] > self._properties[document.number][:2]:
-                self._properties[document.number] = version
-        else:
-            self._documents["redirects"] += 1
-            self._redirects.append((document.source, document.target))
+    def _all(self) -> Iterator[Segment]:
+        return (segment for segments in self._segments for segment in segments)
 
-    def _take_entity(self, entity: Entity, line: bytes) -> None:
-        row = self._documents["entities"]
-        self._documents["entities"] += 1
-        self._statements += entity.statements
-        self._dropped_statements.update(entity.dropped)
-        for number, datatype in entity.datatypes.items():
-            self._datatypes[number] = min(self._datatypes.get(number, datatype), datatype)
-        self._entities.extend(
-            [
-                (
-                    entity.number,
-                    entity.revision,
-                    zlib.crc32(line),
-                    entity.title,
-                    entity.label,
-                    entity.description,
-                    entity.aliases,
-                    entity.types,
-                )
-            ]
-        )
-        self._items.extend((row, *claim) for claim in entity.items)
-        self._literals.extend((row, *claim) for claim in entity.literals)
+    def _open_arrays(self) -> list[str]:
+        opened: set[str] = set()
+        ended: dict[str, bytes] = {}
+        for part, segments in zip(self._slices, self._segments, strict=True):
+            if segments[-1].opened:
+                opened.add(part.file)
+            ended[part.file] = segments[-1].ended or ended.get(part.file, b"")
+        return sorted(file for file in opened if ended[file] != b"]")
 
-    def _set_aside(self, offset: int, line: bytes, reason: str) -> None:
-        text = line[:_QUARANTINED_CHARACTERS].decode("utf-8", "backslashreplace")
-        json.dump({"offset": offset, "line": text, "reason": reason}, self._quarantine, ensure_ascii=False)
-        self._quarantine.write("\n")
-        self._documents["undecodable"] += 1
-        bad = self._documents["undecodable"]
-        if not self._documents["read"]:
-            if bad >= _HOPELESS_LINES:
-                raise self._no_dump()
-        elif bad > self._config.max_bad_lines:
-            raise InputError(
-                f"{self._dump.path} has more than {self._config.max_bad_lines} undecodable lines; the last one is at "
-                f"offset {offset} of the decompressed stream: {reason}. All are in {self._quarantine.name}. Fetch the "
-                "dump again, or raise 'kg.max_bad_lines' to set more of them aside."
-            )
-
-    def _report(self, progress: Progress) -> None:
-        progress(
-            self._dump.position,
-            self._dump.size,
-            "bytes",
-            documents=self._documents["read"],
-            entities=self._documents["entities"],
-        )
-
-    def _no_dump(self) -> InputError:
-        lines = self._documents["lines"]
+    def _no_document(self) -> InputError:
+        lines = sum(segment.lines for segment in self._all())
         if not lines:
-            return InputError(f"{self._dump.path} holds no document. Fetch or write the dump again.")
-        start = self._dump.start[:40].decode("utf-8", "backslashreplace")
+            return InputError(f"{self._config.dump} holds no document. Fetch or write the dump again.")
+        bad = self._last_bad_line(range(len(self._slices)))
         return InputError(
-            f"{self._dump.path} is not a Wikidata JSON dump: none of its first {lines} lines is a document with an "
-            f"'id'; it begins with {start!r}. Set 'kg.dump' to a dump with one JSON document a line."
+            f"{self._config.dump} is not a Wikidata JSON dump: none of its {lines} lines is a document with an 'id'; "
+            f"the last one begins with {bad['line'][:40]!r}. Set 'kg.dump' to a dump with one JSON document a line."
         )
 
-    def _check_relations(self) -> None:
-        missing = [name for name in self._relations if name not in self._seen]
-        if not missing:
-            return
-        near = dict.fromkeys(
-            found for name in missing[:3] for found in difflib.get_close_matches(name, sorted(self._seen), n=3)
-        )
-        labels = {f"P{number}": f" ({entry[2].label})" for number, entry in self._properties.items() if entry[2].label}
-        known = ", ".join(name + labels.get(name, "") for name in near)
-        raise InputError(
-            f"No document of {self._dump.path} has the selected relation{'s' if len(missing) > 1 else ''} "
-            f"{', '.join(missing[:20])}{' and more' if len(missing) > 20 else ''}."
-            f"{f' Near ones that it has: {known}.' if near else ''} Correct 'kg.relations' or 'kg.relations_file'."
+    def _missing_relations(self) -> list[str]:
+        seen = {name for segment in self._all() for name in segment.seen} | self._property_labels().keys()
+        return [name for name in self._relations if name not in seen]
+
+    def _property_labels(self) -> dict[str, str]:
+        if not self._relations:
+            return {}
+        tables = [pq.read_table(path) for path in part_files(self._parts, "properties", range(len(self._slices)))]
+        rows = pa.concat_tables(tables).select(["number", "label"]).to_pylist()
+        return {f"P{row['number']}": row["label"] for row in rows}
+
+    def _told_missing(self, missing: list[str]) -> str:
+        labels = self._property_labels()
+        seen = sorted({name for segment in self._all() for name in segment.seen} | labels.keys())
+        near = dict.fromkeys(found for name in missing[:3] for found in difflib.get_close_matches(name, seen, n=3))
+        known = ", ".join(name + (f" ({labels[name]})" if labels.get(name) else "") for name in near)
+        return (
+            f"No document of {self._config.dump} that was looked into has the selected "
+            f"relation{'s' if len(missing) > 1 else ''} {', '.join(missing[:20])}"
+            f"{' and more' if len(missing) > 20 else ''}; the graph is built without."
+            f"{f' Near ones that it has: {known}.' if near else ''}"
         )
 
 
-def _nothing_left(dump: str, unit: str, read: int, dropped: Counter[str] | dict[str, int]) -> InputError:
+def _write_record(target: IO[str], record: dict[str, Any], base: int) -> None:
+    record["offset"] += base
+    json.dump(record, target, ensure_ascii=False)
+    target.write("\n")
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return {reason: count for reason, count in sorted(counts.items()) if count}
+
+
+def _nothing_left(dump: str, unit: str, read: int, dropped: dict[str, int]) -> InputError:
     reasons = sorted(((count, reason) for reason, count in dropped.items() if count), reverse=True)
     what = "entity" if unit == "document" else "triple"
     if not reasons:

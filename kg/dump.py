@@ -1,62 +1,49 @@
-"""From the bytes of a dump to its lines.
+"""From the bytes of a dump to slices, and from a slice to blocks of whole lines.
 
-A Wikidata dump is a JSON array with one document a line, plain or compressed.
-`Dump` reads it as a stream from a path or an fsspec URL, recognises the
-compression by the first bytes (never by the file's name) and yields each
-document's line with its offset in the decompressed stream. Brackets and commas
-may be there or not; what may not happen is that a truncated or corrupt stream
-passes for a whole one, so every end is checked.
+A dump holds one document or statement a line, in one file or many, plain or
+compressed (recognised by the first bytes, never by the name). `plan_slices` cuts
+the stored bytes into ranges; `SliceReader` inflates the members that begin in
+its range and hands out the lines that begin in them, each exactly once over all
+slices, wherever members and slices happen to be cut: a slice leaves everything up
+to its first line feed to the slice before it and reads on beyond its end until
+its last line is complete. What may not happen is that a truncated or corrupt file
+passes for a whole one: every gap is recorded as a `Fault`, every wrong end raised.
 """
 
 from __future__ import annotations
 
-import bz2
-import hashlib
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any, NamedTuple
+import logging
+import re
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 
 import msgspec
-import zstandard
-from isal import igzip_lib, isal_zlib
 
 from kg.errors import InputError
-from kg.stage import file_digest
+from kg.lines import LINE_LIMIT, LineCutter
+from kg.members import (
+    TEXT_BYTES,
+    Compression,
+    MemberError,
+    compression_of,
+    find_member,
+    following_member,
+    is_lone_bzip2,
+    lone_bzip2_texts,
+)
+from kg.source import Stored, dump_digest, is_url, list_files
 
-__all__ = ["Dump", "dump_digest"]
+__all__ = ["Fault", "Slice", "SliceReader", "dump_digest", "file_kind", "plan_slices"]
 
-_READ_BYTES = 1 << 18  # of the stored file; JSON inflates about 15-fold, so one block stays at a few MiB
-_LINE_LIMIT = 1 << 28  # the longest lines of Wikidata's dumps have a few MiB
-_ZSTD_WINDOW = 1 << 31  # archives packed with --long have windows above the library's default limit
+log = logging.getLogger(__name__)
+
+_HEAD_BYTES = 1 << 16  # of text, to tell what a file holds
+_PARALLEL_BYTES = 1 << 20  # a smaller bzip2 file is read before threads have started
 _SPACE = b" \t\r\n\x0b\x0c"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_FRAME = b"[]," + _SPACE + _BYTE_ORDER_MARK  # what may stand around a document in its line
-
-
-class _Format(NamedTuple):
-    """A compression: name, first bytes, and a maker of objects with ``decompress``, ``eof`` and ``unused_data``."""
-
-    name: str
-    signatures: tuple[bytes, ...]
-    decompressor: Callable[[], Any]
-
-
-_SIGNATURE_BYTES = 4
-_ZSTD_SIGNATURES = (b"\x28\xb5\x2f\xfd", *(bytes((0x50 + n, 0x2A, 0x4D, 0x18)) for n in range(16)))
-_FORMATS = (
-    _Format("gzip", (b"\x1f\x8b",), lambda: isal_zlib.decompressobj(wbits=31)),
-    _Format("bzip2", (b"BZh",), bz2.BZ2Decompressor),
-    _Format("zstd", _ZSTD_SIGNATURES, lambda: zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()),
-)
-_DECOMPRESSION_ERRORS: tuple[Any, ...] = (
-    igzip_lib.IsalError,
-    zstandard.ZstdError,
-    OSError,
-    EOFError,
-    ValueError,
-)
+_BLANK = _SPACE + _BYTE_ORDER_MARK
+_FRAME = b"[]," + _BLANK  # what may stand around a document in its line
 
 # First bytes of what is handed in by mistake -> what to call it.
 _IMPOSTORS = {
@@ -67,198 +54,322 @@ _IMPOSTORS = {
     b"BZh": "a bzip2 stream inside another compressed stream; unpack it once",
     b"\x28\xb5\x2f\xfd": "a zstd stream inside another compressed stream; unpack it once",
     b"PAR1": "a Parquet file; give the JSON dump",
-    b"<http": "an RDF file in N-Triples; give the JSON dump",
     b"<": "an HTML or XML page, perhaps a download that failed; fetch the JSON dump again",
-    b"@prefix": "an RDF file in Turtle; give the JSON dump",
-    b"@base": "an RDF file in Turtle; give the JSON dump",
     b"version https://git-lfs": "a Git LFS pointer; fetch the file it points to",
 }
+_IRI = rb"<[A-Za-z][A-Za-z0-9+.-]*:[^<>\s]*>"
+_STATEMENT = re.compile(rb"(?:%b|_:\S+)[ \t]*%b[ \t]*[<\"_].*\.[ \t]*(?:#.*)?" % (_IRI, _IRI))
+# A directive, or a subject and a predicate; a name with a prefix cannot come before the directive that declares it.
+_TURTLE = re.compile(
+    rb"@(?:prefix|base)\b|(?:prefix|base)[ \t]|(?:<>|<[^<>\s]*[:#/][^<>\s]*>|_:\S+)\s*(?:a\s|%b)" % _IRI, re.IGNORECASE
+)
 
 
-class Dump:
-    """A dump file, read as a stream; memory is bounded by the longest line.
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A range of the stored bytes of one file.
 
     Attributes:
-        path: where the dump is, as configured.
-        size: bytes of the stored file, or None before reading or if the storage does not tell.
-        position: bytes of the stored file read so far.
-        start: the first bytes of the decompressed stream, for messages.
-        closed: False if, as far as read, a JSON array was opened and not closed: a dump that somebody cut.
+        file: path or fsspec URL.
+        number: 0 … n-1 over all files of a source, in order.
+        start, end: stored bytes; the end of a file's last slice is the size of the file.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.size: int | None = None
-        self.position = 0
-        self.start = b""
-        self.closed = True
-
-    def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (offset in the decompressed stream, line) for every line that is more than a bracket.
-
-        White space, commas and brackets around the document are removed; the
-        offset is that of the first byte that is left.
-
-        Raises:
-            InputError: the file is missing, unreadable, empty, truncated, corrupt or of another kind.
-        """
-        opened: bool | None = None
-        for offset, line, ended in self._raw_lines():
-            bare = line.strip(_SPACE)
-            if not bare:
-                continue
-            if opened is None:
-                bare = bare.removeprefix(_BYTE_ORDER_MARK)
-                opened = bare.startswith(b"[")
-            self.closed = not opened or bare.endswith(b"]")
-            content = line.strip(_FRAME)
-            if not content:
-                continue
-            if not ended and content.startswith(b"{") and not _is_json(content):
-                raise InputError(
-                    f"{self.path} is truncated: it ends in the middle of the document at offset {offset} of the "
-                    "decompressed stream. Fetch the file again."
-                )
-            yield offset + len(line) - len(line.lstrip(_FRAME)), content
-
-    def _raw_lines(self) -> Iterator[tuple[int, bytes, bool]]:
-        """Every line with its offset, and whether a line feed ends it."""
-        offset, rest = 0, b""
-        for block in self._blocks():
-            if not self.start:
-                self._check_start(block)
-            lines = (rest + block).split(b"\n")
-            rest = lines.pop()
-            for line in lines:
-                yield offset, line, True
-                offset += len(line) + 1
-            if len(rest) > _LINE_LIMIT:
-                raise InputError(
-                    f"{self.path} has a line of more than {_LINE_LIMIT >> 20} MiB at offset {offset} of the "
-                    "decompressed stream. A Wikidata JSON dump has one document a line; rewrite the file in that form."
-                )
-        yield offset, rest, False
-
-    def _check_start(self, block: bytes) -> None:
-        self.start = block.removeprefix(_BYTE_ORDER_MARK).lstrip(_SPACE)[:80]
-        for signature, kind in _IMPOSTORS.items():
-            if self.start.startswith(signature):
-                raise InputError(
-                    f"{self.path} is not a Wikidata JSON dump: at offset 0 it begins with "
-                    f"{self.start[:40].decode('utf-8', 'backslashreplace')!r}, so it looks like {kind}."
-                )
-
-    def _blocks(self) -> Iterator[bytes]:
-        """The decompressed stream in blocks, none of them empty."""
-        with self._opened() as file:
-            data = self._read(file)
-            if not data:
-                raise InputError(f"{self.path} is empty (0 bytes). Fetch or write the dump again.")
-            compression = next((kind for kind in _FORMATS if data.startswith(kind.signatures)), None)
-            if compression is not None:
-                yield from self._decompressed(file, data, compression)
-                return
-            while data:
-                yield data
-                data = self._read(file)
-
-    def _decompressed(self, file: IO[bytes], data: bytes, compression: _Format) -> Iterator[bytes]:
-        """Decompress member after member; ``data`` is what has been read already."""
-        produced = 0
-        while data := self._next_member(file, data, compression, produced):
-            decompressor = compression.decompressor()
-            while not decompressor.eof:
-                if not data:
-                    raise InputError(
-                        f"{self.path} is truncated: its {compression.name} stream ends in the middle, at byte "
-                        f"{self.position} of the file (offset {produced} of the decompressed stream). "
-                        "Fetch the file again."
-                    )
-                try:
-                    block = decompressor.decompress(data)
-                except _DECOMPRESSION_ERRORS as error:
-                    raise self._corrupt(compression, produced, self.position - len(data), str(error)) from error
-                if block:
-                    yield block
-                produced += len(block)
-                data = b"" if decompressor.eof else self._read(file)
-            data = decompressor.unused_data
-
-    def _next_member(self, file: IO[bytes], data: bytes, compression: _Format, produced: int) -> bytes:
-        """The data from the next member on; empty at the end of the file. Members may be padded with zero bytes."""
-        data = data.lstrip(b"\0")
-        while len(data) < _SIGNATURE_BYTES and (more := self._read(file)):
-            data = (data + more).lstrip(b"\0")
-        if data and not data.startswith(compression.signatures):
-            found = f"{data[:_SIGNATURE_BYTES].hex(' ')} stands where the next member should begin"
-            raise self._corrupt(compression, produced, self.position - len(data), found)
-        return data
-
-    def _corrupt(self, compression: _Format, produced: int, position: int, found: str) -> InputError:
-        return InputError(
-            f"{self.path} is corrupt: its {compression.name} stream cannot be decompressed after byte {position} of "
-            f"the file (offset {produced} of the decompressed stream): {found}. Fetch the file again."
-        )
-
-    def _read(self, file: IO[bytes]) -> bytes:
-        # fsspec's file systems raise errors of their many own libraries; whatever it is, the dump cannot be read.
-        try:
-            data = file.read(_READ_BYTES)
-        except Exception as error:
-            raise InputError(
-                f"Cannot read {self.path} after byte {self.position}: {_reason(error)}. "
-                "Check the disk or the connection and run again."
-            ) from error
-        self.position += len(data)
-        return data
-
-    @contextmanager
-    def _opened(self) -> Iterator[IO[bytes]]:
-        self.position = 0
-        if not _is_url(self.path):
-            try:
-                self.size = Path(self.path).stat().st_size
-                file = Path(self.path).open("rb")  # noqa: SIM115
-            except OSError as error:
-                raise _cannot_open(self.path, error) from error
-        else:
-            filesystem, name = _filesystem(self.path)
-            try:
-                self.size = filesystem.info(name).get("size")
-                file = filesystem.open(name, "rb")
-            except Exception as error:
-                raise _cannot_open(self.path, error) from error
-        with file:
-            yield file
+    file: str
+    number: int
+    start: int
+    end: int
 
 
-def dump_digest(path: str) -> str:
-    """Digest of a dump for the stage's fingerprint.
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A stretch of a dump that could not be read and was left out.
 
-    A local file is digested by content (`kg.stage.file_digest`), a remote one by
-    what its storage tells without reading it: size, entity tag and times.
+    Attributes:
+        file: as in `Slice`.
+        byte: stored offset where the broken member begins (in a plain file, the line).
+        offset: in the decompressed stream of the slice, where text is missing.
+        reason: what is wrong there.
+    """
+
+    file: str
+    byte: int
+    offset: int
+    reason: str
+
+
+def plan_slices(source: str, slice_bytes: int) -> list[Slice]:
+    """Cut the files of a source into slices of about ``slice_bytes`` stored bytes (0.75 to 1.5 times as many).
+
+    A file that cannot be read from the middle is one slice: a bzip2 file of a
+    single stream, a file on a web server that answers no range requests.
 
     Raises:
-        InputError: the file does not exist or cannot be reached.
+        InputError: the source is missing or unreadable, or a file is empty, of another kind than a dump or than
+            the first file.
     """
-    if not _is_url(path):
-        if Path(path).is_dir():
-            raise _cannot_open(path, IsADirectoryError(21, "Is a directory"))
-        try:
-            return file_digest(Path(path))
-        except InputError as error:
-            raise _cannot_open(path, error.__cause__ or error) from error
-    filesystem, name = _filesystem(path)
+    slices: list[Slice] = []
+    kinds: dict[str, str] = {}
+    bzip2, lone = "", False
+    for name in list_files(source):
+        with Stored(name) as stored:
+            size = stored.size
+            if (kind := _kind(stored)) is not None:
+                kinds.setdefault(kind, name)
+            compression = compression_of(stored)
+            whole = size <= slice_bytes
+            if compression is not None and compression.name == "bzip2":
+                bzip2 = bzip2 or name
+                if not whole and is_lone_bzip2(stored):
+                    whole = lone = True
+        count = 1 if whole or not _answers_ranges(name, size) else max(1, round(size / slice_bytes))
+        bounds = [size * cut // count for cut in range(count + 1)]
+        for start, end in pairwise(bounds):
+            slices.append(Slice(name, len(slices), start, end))
+    if len(kinds) > 1:
+        found = " and ".join(f"{kind} ({name})" for kind, name in kinds.items())
+        raise InputError(f"The files of {source} are of different kinds: {found}. Set 'kg.dump' to files of one kind.")
+    if bzip2:
+        log.warning(
+            "%s is packed with bzip2, which takes about 40 times as long to read as gzip%s. Wikimedia offers the same "
+            "dump as .json.gz.",
+            bzip2,
+            ", and as a single stream it cannot be shared out to workers" if lone else "",
+        )
+    return slices
+
+
+def file_kind(source: str) -> str:
+    """What the first file of a source holds: ``"json"``, ``"ntriples"`` or ``"turtle"``, by its text.
+
+    It is ``"json"`` where the text does not tell (it is blank, say).
+
+    Raises:
+        InputError: the file is missing, unreadable, empty or none of these.
+    """
+    with Stored(list_files(source)[0]) as stored:
+        return _kind(stored) or "json"
+
+
+class SliceReader:
+    """Reads one slice once; memory is bounded by the longest line.
+
+    Attributes:
+        position: stored bytes of the slice consumed so far.
+        raw_bytes: text bytes that belong to the slice, whoever hands them out; the sum over a file's slices is the
+            size of its text. Final, like all that follows, once `blocks` is exhausted.
+        faults: what was left out.
+        first_member: stored offset of the first member read (of a plain file: the start); None if none begins in
+            the slice.
+        next_member: stored offset of the member behind the slice's last; None at the end of the file. Nothing was
+            missed between two slices if this is the ``first_member`` of the next slice that has one.
+        opened: whether this is a file's first slice and its text begins with ``[``.
+        ended: last byte of the slice's text that is no white space, or ``b""``. A JSON array was opened and not
+            closed if a slice of the file is ``opened`` and the last of the file's ``ended`` that is not empty is
+            not ``b"]"``.
+    """
+
+    def __init__(self, part: Slice) -> None:
+        self.part = part
+        self.position = 0
+        self.raw_bytes = 0
+        self.faults: list[Fault] = []
+        self.first_member: int | None = None
+        self.next_member: int | None = None
+        self.opened = False
+        self.ended = b""
+        self._beyond = False  # reading what belongs to the next slice
+        self._member = 0
+        self._compression: Compression | None = None
+        self._lines = LineCutter(part.start > 0, self._report_long_line)
+
+    def blocks(self) -> Generator[tuple[int, bytes], None, None]:
+        """Yield (offset in the slice's decompressed stream, block): whole lines as they stand, mostly 0.5 to 0.75 MiB.
+
+        Every line ends with a line feed, except one that ends the file without.
+        Offset 0 is the first byte of text of the slice's first member.
+
+        Raises:
+            InputError: the file is unreadable, or truncated or corrupt without a whole member behind the fault.
+        """
+        lines = self._lines
+        with Stored(self.part.file, self.part.start, self.part.end) as stored:
+            for text in self._texts(stored):
+                if text is None:
+                    lines.gap()
+                elif not self._beyond:
+                    self._look(text)
+                    lines.feed(text)
+                elif lines.feed_first_line(text):
+                    break
+                self._advance(stored.position)
+                yield from lines.taken()
+            else:
+                self._check_last_line(lines.finish())
+        lines.flush()
+        yield from lines.taken()
+        self._advance(self.part.end)
+
+    def _texts(self, stored: Stored, *, parallel: bool = True) -> Iterator[bytes | None]:
+        """Pieces of text from the slice's first member on to the end of the file; None where text is missing."""
+        self._compression = compression = compression_of(stored)
+        if compression is None:
+            yield from self._plain_texts(stored)
+        elif parallel and _is_read_in_parallel(self.part, stored, compression):
+            self.first_member = 0
+            try:
+                yield from lone_bzip2_texts(stored)
+            except MemberError as error:
+                raise self._no_more(stored, error) from error
+        else:
+            yield from self._member_texts(stored, compression)
+        if not self._beyond:
+            self.raw_bytes = self._lines.offset
+
+    def _plain_texts(self, stored: Stored) -> Iterator[bytes]:
+        at = self.first_member = self.part.start
+        while at < stored.size and not (self._beyond and self._lines.idle):
+            text = stored.read(at, TEXT_BYTES if self._beyond else min(TEXT_BYTES, self.part.end - at))
+            yield text
+            at += len(text)
+            if at == self.part.end < stored.size:
+                self._pass_end(at)
+
+    def _member_texts(self, stored: Stored, compression: Compression) -> Iterator[bytes | None]:
+        at, end = self.part.start, self.part.end
+        member = None
+        if at > 0 and (member := find_member(stored, compression, at, end)) is None:
+            return
+        while True:
+            try:
+                member = member or following_member(stored, compression, at)
+                if member is None:
+                    return
+                if member.start < end:
+                    self._member = member.start
+                    if self.first_member is None:
+                        self.first_member = member.start
+                elif not self._beyond:
+                    self._pass_end(member.start)
+                    if self._lines.idle:
+                        return
+                yield from member.texts()
+                at, member = member.end, None
+            except MemberError as error:
+                yield None
+                if self._beyond:  # a later slice meets the same fault and records it
+                    return
+                member = find_member(stored, compression, error.byte + 1, stored.size)
+                if member is None:
+                    raise self._no_more(stored, error) from error
+                self.faults.append(Fault(self.part.file, error.byte, self._lines.offset, error.reason))
+
+    def _advance(self, byte: int) -> None:
+        self.position = max(self.position, min(byte, self.part.end) - self.part.start)
+
+    def _pass_end(self, next_member: int) -> None:
+        self._beyond = True
+        self.next_member = next_member
+        self.raw_bytes = self._lines.offset
+
+    def _look(self, text: bytes) -> None:
+        """Note the first and the last byte of the slice's text, white space aside."""
+        if not self.ended and self.part.start == 0:
+            self.opened = text.lstrip(_BLANK).startswith(b"[")
+        if bare := text[-64:].strip(_BLANK) or text.strip(_BLANK):
+            self.ended = bare[-1:]
+
+    def _check_last_line(self, line: bytes) -> None:
+        content = line.strip(_FRAME)
+        if content.startswith(b"{") and not _is_json(content):
+            raise InputError(
+                f"{self.part.file} is truncated: it ends in the middle of the document at "
+                f"{self._where(self._lines.offset - len(line))}. Fetch the file again."
+            )
+
+    def _report_long_line(self, offset: int) -> None:
+        byte = self.part.start + offset if self._compression is None else self._member
+        self.faults.append(Fault(self.part.file, byte, offset, f"a line of more than {LINE_LIMIT >> 20} MiB"))
+
+    def _where(self, offset: int) -> str:
+        if self._compression is None:
+            return f"byte {self.part.start + offset} of the file"
+        since = f" that begins at byte {self.first_member} of the file" if self.first_member else ""
+        return f"offset {offset} of the decompressed stream{since}"
+
+    def _no_more(self, stored: Stored, error: MemberError) -> InputError:
+        where = self._where(self._lines.offset)
+        if error.cut:
+            return InputError(
+                f"{stored.name} is truncated: {error.reason}, at byte {stored.size} of the file ({where}). "
+                "Fetch the file again."
+            )
+        return InputError(
+            f"{stored.name} is corrupt: it cannot be decompressed after byte {error.byte} "
+            f"of the file ({where}): {error.reason}. No whole member follows. Fetch the file again."
+        )
+
+
+def _is_read_in_parallel(part: Slice, stored: Stored, compression: Compression) -> bool:
+    return (
+        compression.name == "bzip2"
+        and part.start == 0
+        and part.end == stored.size >= _PARALLEL_BYTES
+        and not is_url(part.file)
+        and is_lone_bzip2(stored)
+    )
+
+
+def _kind(stored: Stored) -> str | None:
+    """See `file_kind`; None if the text does not tell."""
+    if not stored.size:
+        raise InputError(f"{stored.name} is empty (0 bytes). Fetch or write the dump again.")
+    head = _head(stored)
+    lines = [line for line in head.splitlines() if line.strip() and not line.startswith(b"#")]
+    if not lines:
+        return None
+    if _TURTLE.match(head, head.index(lines[0])):
+        return "ntriples" if _STATEMENT.fullmatch(lines[0].strip()) else "turtle"
+    for signature, kind in _IMPOSTORS.items():
+        if head.startswith(signature):
+            raise _no_dump(stored, head, f"so it looks like {kind}")
+    # The first line may be spoilt, or the end of one; such lines are for the reader to set aside.
+    if any(line.startswith((b"{", b"[", b",", b"]")) for line in lines):
+        return "json"
+    if any(_STATEMENT.fullmatch(line.strip()) for line in lines):
+        return "ntriples"
+    if len(lines) == 1:
+        return None
+    raise _no_dump(stored, head, "and no line begins like a document. Set 'kg.dump' to a file of that kind")
+
+
+def _head(stored: Stored) -> bytes:
+    """The first 64 KiB or more of a file's text, white space before it removed; less if there is less."""
+    reader = SliceReader(Slice(stored.name, 0, 0, stored.size))
+    head = b""
+    for text in reader._texts(stored, parallel=False):
+        head = (head + (text or b"")).lstrip(_BLANK)
+        if len(head) >= _HEAD_BYTES:
+            break
+    return head
+
+
+def _no_dump(stored: Stored, head: bytes, found: str) -> InputError:
+    return InputError(
+        f"{stored.name} is not a Wikidata JSON dump, nor RDF in N-Triples or Turtle: at offset 0 it begins with "
+        f"{head[:40].decode('utf-8', 'backslashreplace')!r}, {found}."
+    )
+
+
+def _answers_ranges(name: str, size: int) -> bool:
+    """Whether a file can be read from its middle; a web server need not allow that."""
+    if not name.startswith(("http://", "https://")):
+        return True
     try:
-        information = filesystem.info(name)
-    except Exception as error:
-        raise _cannot_open(path, error) from error
-    known = {
-        key: str(information[key])
-        for key in ("size", "ETag", "etag", "md5", "mtime", "LastModified", "last_modified", "created")
-        if information.get(key) is not None
-    }
-    return "info-sha256:" + hashlib.sha256(json.dumps([path, known], sort_keys=True).encode()).hexdigest()
+        with Stored(name, 1, size) as stored:
+            return len(stored.read(size // 2, 1)) == 1
+    except InputError:
+        return False
 
 
 def _is_json(line: bytes) -> bool:
@@ -267,29 +378,3 @@ def _is_json(line: bytes) -> bool:
     except msgspec.DecodeError:
         return False
     return True
-
-
-def _is_url(path: str) -> bool:
-    return "://" in path
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
-    import fsspec
-
-    try:
-        return fsspec.core.url_to_fs(url)
-    except Exception as error:
-        raise _cannot_open(url, error) from error
-
-
-def _cannot_open(path: str, error: BaseException) -> InputError:
-    return InputError(
-        f"Cannot open the dump {path}: {_reason(error)}. Set 'kg.dump' to an existing Wikidata JSON dump: "
-        "a path or a URL that fsspec can read."
-    )
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ").rstrip(".")

@@ -19,7 +19,7 @@ Files, for n nodes, r relations, m triples:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,7 @@ TRIPLE_SCHEMA = pa.schema(
 QUALIFIERS = pa.field("qualifiers", pa.list_(pa.struct([("relation", pa.string()), ("object", pa.string())])))
 
 _MAPPED_ROWS = 1 << 16  # rows of a record batch in the memory-mapped tables
+_GROUP_ROWS = 1 << 18  # rows of a row group in the Parquet files
 
 
 @dataclass(frozen=True)
@@ -125,12 +126,14 @@ def unique_literals(found: pa.Table) -> tuple[pa.Table, np.ndarray]:
 def unique_names(titles: pa.ChunkedArray, labels: pa.ChunkedArray, ids: pa.Array, gap: str) -> pa.Array:
     """A name for each item: the title, else the label, with ``gap`` for spaces; the id is added where names collide.
 
-    Of items with one name, a single one with a title keeps it as it is.
+    Of items with one name, a single one with a title keeps it as it is. All arrays are strings or all large strings.
     """
     titled = pc.not_equal(titles, "")
     plain = pc.if_else(titled, titles, labels)
     names = pc.replace_substring(plain, " ", gap).combine_chunks()
     fixed = titled.combine_chunks().to_numpy(zero_copy_only=False)
+    opening, closing, nothing = (pa.scalar(text, names.type) for text in ("(", ")", ""))
+    bracketed = pc.binary_join_element_wise(opening, ids, closing, nothing)
     while True:
         codes = names.dictionary_encode().indices.to_numpy()
         shared = np.bincount(codes)[codes] > 1
@@ -138,17 +141,21 @@ def unique_names(titles: pa.ChunkedArray, labels: pa.ChunkedArray, ids: pa.Array
             return names
         titles_with_name = np.bincount(codes, weights=fixed)[codes]
         changed = shared & ~(fixed & (titles_with_name == 1))
-        longer = pc.binary_join_element_wise(names, pc.binary_join_element_wise("(", ids, ")", ""), gap)
+        longer = pc.binary_join_element_wise(names, bracketed, pa.scalar(gap, names.type))
         names = pc.if_else(pa.array(changed), longer, names)
 
 
 def write_graph_files(
-    nodes: pa.Table, relations: pa.Table, triples: Triples, item_numbers: np.ndarray, folder: Path
+    nodes: pa.Table | Iterable[pa.Table],
+    relations: pa.Table,
+    triples: Triples,
+    item_numbers: np.ndarray,
+    folder: Path,
 ) -> None:
     """Write all files of a graph.
 
     Args:
-        nodes: `NODE_SCHEMA`, by node number.
+        nodes: `NODE_SCHEMA`, by node number, in one table or as many as are convenient.
         relations: `RELATION_SCHEMA`, by relation number.
         triples: sorted and unique, as `unique_triples` gives them.
         item_numbers: int32[items], numbers of the Q ids that the first rows of ``nodes`` have; empty where ids
@@ -157,17 +164,45 @@ def write_graph_files(
     """
     csr = folder / "csr"
     csr.mkdir(exist_ok=True)
-    _write_table(nodes, folder / "nodes.parquet", csr / "nodes.arrow")
-    _write_table(relations, folder / "relations.parquet", csr / "relations.arrow")
+    tables = [nodes] if isinstance(nodes, pa.Table) else nodes
+    node_count = _write_table(tables, NODE_SCHEMA, folder / "nodes.parquet", csr / "nodes.arrow")
+    _write_table([relations], RELATION_SCHEMA, folder / "relations.parquet", csr / "relations.arrow")
     _write_triples(triples, folder / "triples.parquet")
-    _write_adjacency(triples, len(nodes), csr)
+    _write_adjacency(triples, node_count, csr)
     np.save(csr / "item_numbers.npy", item_numbers.astype(np.int32))
 
 
-def _write_table(table: pa.Table, parquet: Path, mapped: Path) -> None:
-    pq.write_table(table, parquet, compression="zstd", row_group_size=1 << 20)
-    with pa.OSFile(str(mapped), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=_MAPPED_ROWS)
+def _write_table(tables: Iterable[pa.Table], schema: pa.Schema, parquet: Path, mapped: Path) -> int:
+    """Write both forms of a table; returns its number of rows."""
+    rows = 0
+    with (
+        pq.ParquetWriter(parquet, schema, compression="zstd") as writer,
+        pa.OSFile(str(mapped), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as mapped_writer,
+    ):
+        for table in _regrouped(tables):
+            writer.write_table(table)
+            mapped_writer.write_table(table, max_chunksize=_MAPPED_ROWS)
+            rows += len(table)
+    return rows
+
+
+def _regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of `_GROUP_ROWS` and one chunk, however they came."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        for start, end in _slices(len(table), _GROUP_ROWS):
+            part = table.slice(start, end - start)
+            if rows + len(part) >= _GROUP_ROWS:
+                missing = _GROUP_ROWS - rows
+                yield pa.concat_tables([*waiting, part.slice(0, missing)]).combine_chunks()
+                part, waiting, rows = part.slice(missing), [], 0
+            if len(part):
+                waiting.append(part)
+                rows += len(part)
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def _write_triples(triples: Triples, path: Path) -> None:

@@ -1,463 +1,489 @@
-"""From a line of a Wikidata JSON dump to what the graph keeps of it.
+"""From a block of a Wikidata JSON dump to what the graph keeps of its documents.
 
-`WikidataReader.read` turns one line into an `Entity`, a `Property`, a
-`Redirect` or an `Ignored` document. Decoding is typed and lazy: the claims stay
-raw JSON, property by property, until a rule asks for them, so a document that
-the rules drop costs little. Every statement of a kept entity is either returned
-or counted in ``Entity.dropped`` under the first of these reasons that holds:
-relation_not_selected, deprecated, not_best_rank, novalue or somevalue,
-datatype_not_kept, other_language, unreadable_value.
-
-The data model is Wikibase's:
-https://doc.wikimedia.org/Wikibase/master/php/docs_topics_json.html
+`WikidataReader.lines` finds the lines that need decoding, `WikidataReader.read`
+turns one into an `Entity`, a `Property`, a `Redirect` or an `Ignored` document.
+What the rules drop costs little: a line without the sitelink that makes an
+article is recognised by searching its bytes for that key, and what the decoder
+need not build it skips. Every statement of a kept entity is either returned or
+counted under the first of these reasons that holds: relation_not_selected,
+datatype_not_kept, deprecated, not_best_rank, novalue or somevalue,
+other_language, unreadable_value.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Collection
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import msgspec
+import stringzilla
+from isal import isal_zlib
 
-from kg.literals import coordinate_text, date_text, plain_text, quantity_text, unit_id
+from kg.config import GraphConfig
+from kg.wikibase import (
+    BadLineError,
+    LiteralValue,
+    QualifiedStatement,
+    Snak,
+    best,
+    datatype_of,
+    document_decoder,
+    given,
+    item_number,
+    item_of,
+    literal_of,
+    property_number,
+    spaced,
+)
 
-__all__ = [
-    "BadLineError",
-    "Entity",
-    "Ignored",
-    "ItemClaim",
-    "LiteralClaim",
-    "Property",
-    "Redirect",
-    "WikidataReader",
-    "item_number",
-    "property_number",
-]
+__all__ = ["Entity", "Ignored", "LiteralClaim", "Property", "Qualifier", "Redirect", "WikidataReader"]
 
-_INSTANCE_OF = 31
+_SPACE = b" \t\r\n\x0b\x0c"
+_FRAME = b"[]," + _SPACE + b"\xef\xbb\xbf"  # what may stand around a document in its line
+_INSTANCE_OF, _SUBCLASS_OF = "P31", "P279"
 _ANY_LANGUAGE = "mul"  # labels that hold in all languages, since 2024
-_KINDS = {"time": "date", "quantity": "quantity", "globe-coordinate": "coordinate"}  # all other literals: string
-_DATATYPE_OF_VALUE = {
-    "time": "time",
-    "quantity": "quantity",
-    "globecoordinate": "globe-coordinate",
-    "monolingualtext": "monolingualtext",
-    "string": "",
-}
+# How the lines of items begin and end in the official dump. Lines of any other form are decoded to the end.
+_ITEM_HEAD = re.compile(rb'\{"(?:type":"item",")?id":"Q([1-9]\d{0,8})"')
+_ITEM_TAILS = (b"}", b"},")
+# The conversion to an SI unit: by it, items that serve as units are found among those without an article.
+_UNIT_MARK = b'"P2370"'
+_NOWHERE = 1 << 62
+
+LiteralClaim = tuple[int, bool, LiteralValue]
+"""A statement whose object is a literal: number of the property, whether preferred, the literal."""
+
+Qualifier = tuple[int, int, str, str, int]
+"""Number of the property; number of the item or 0; else kind, text, and number of the unit's item."""
 
 
-class BadLineError(ValueError):
-    """A line that is no document of a Wikidata dump; the message is the reason."""
+class Entity(msgspec.Struct, gc=False):
+    """A kept item.
 
-
-class ItemClaim(NamedTuple):
-    """A statement whose object is an item.
-
-    ``property`` and ``object`` are the numbers of the ids.
+    Attributes:
+        number: of its Q id.
+        checksum: CRC-32 of its line.
+        title: its article, or "".
+        types, superclasses: numbers of Q ids.
+        items: statements whose object is an item, three numbers each: property, object, 1 if preferred else 0.
+        literals: statements whose object is a literal.
+        item_qualifiers, literal_qualifiers: those of each of these statements; empty if they are not wanted.
     """
-
-    property: int
-    object: int
-    preferred: bool
-
-
-class LiteralClaim(NamedTuple):
-    """A statement whose object is a literal.
-
-    ``datatype`` is "" for a string whose datatype only the property's document
-    tells; ``unit`` is the number of the unit's item, 0 where there is none;
-    ``text`` is without unit; ``value`` is the datavalue's value as compact JSON.
-    """
-
-    property: int
-    datatype: str
-    kind: str
-    text: str
-    unit: int
-    value: str
-    preferred: bool
-
-
-class Entity(msgspec.Struct, frozen=True):
-    """A kept item; ``number`` is that of its Q id, ``title`` its Wikipedia article or ""."""
 
     number: int
     revision: int
+    checksum: int
     title: str
     label: str
     description: str
     aliases: list[str]
     types: list[int]
-    items: list[ItemClaim]
+    superclasses: list[int]
+    items: list[int]
     literals: list[LiteralClaim]
-    datatypes: dict[int, str]  # of the properties used, as far as the statements tell
-    statements: int
-    dropped: Counter[str]
+    item_qualifiers: list[list[Qualifier]]
+    literal_qualifiers: list[list[Qualifier]]
 
 
-class Property(msgspec.Struct, frozen=True):
-    """The document of a property; ``label`` is "" if the language has none."""
+class Property(msgspec.Struct, gc=False):
+    """The document of a property: number of its P id, CRC-32 of its line, label or "" if the languages have none …"""
 
     number: int
     revision: int
+    checksum: int
     label: str
     description: str
     aliases: list[str]
     datatype: str
 
 
-class Redirect(msgspec.Struct, frozen=True):
+class Redirect(msgspec.Struct, gc=False):
     """An item that was merged into another one."""
 
     source: int
     target: int
 
 
-class Ignored(msgspec.Struct, frozen=True):
-    """A document that the graph does not keep; its label is kept for items that serve as units.
+class Ignored(msgspec.Struct, gc=False):
+    """A document that the graph does not keep; what is known of an item serves for units and classes.
 
-    ``reason``: no_article, no_label, dropped_class (items); lexeme, mediainfo, other_kind.
+    ``reason``: not_listed, no_article, no_label, dropped_class (items); lexeme, mediainfo, other_kind.
     """
 
     reason: str
     number: int = 0
     revision: int = 0
     label: str = ""
-
-
-# What is read of a document. PHP writes an empty map as [], hence the unions with list.
-_Map = dict[str, msgspec.Raw] | list[msgspec.Raw] | None
-
-
-class _Document(msgspec.Struct):
-    id: str | None = None
-    type: str | None = None
-    labels: _Map = None
-    descriptions: _Map = None
-    aliases: _Map = None
-    claims: _Map = None
-    sitelinks: _Map = None
-    datatype: str = ""
-    lastrevid: Annotated[int, msgspec.Meta(ge=0, le=1 << 62)] = 0
-    entity: str | None = None
-    redirect: str | None = None
-
-
-class _Term(msgspec.Struct):
-    value: str
-
-
-class _Sitelink(msgspec.Struct):
-    title: str
-
-
-class _DataValue(msgspec.Struct):
-    type: str
-    value: msgspec.Raw
-
-
-class _Snak(msgspec.Struct):
-    snaktype: Literal["value", "somevalue", "novalue"]
-    datatype: str | None = None
-    datavalue: _DataValue | None = None
-
-
-class _Statement(msgspec.Struct):
-    mainsnak: _Snak
-    rank: Literal["preferred", "normal", "deprecated"]
-
-
-class _ItemValue(msgspec.Struct, rename="kebab"):
-    """``{"entity-type": "item", "id": "Q64"}``; until 2016 with ``numeric-id`` alone."""
-
-    entity_type: str = "item"
-    id: str | None = None
-    numeric_id: int | None = None
-
-
-_document = msgspec.json.Decoder(_Document)
-_term = msgspec.json.Decoder(_Term)
-_terms = msgspec.json.Decoder(list[_Term])
-_sitelink = msgspec.json.Decoder(_Sitelink)
-_statements = msgspec.json.Decoder(list[_Statement])
-_raw_statements = msgspec.json.Decoder(list[msgspec.Raw])
-_item_value = msgspec.json.Decoder(_ItemValue)
-_any_value = msgspec.json.Decoder(Any)
-
-_T = TypeVar("_T")
+    superclasses: list[int] = []
 
 
 class WikidataReader:
-    """Decides what of each document the graph keeps.
+    """Decides what of each document the graph keeps; reads one slice after another, in one thread.
 
     Args:
-        language: language of labels, descriptions, aliases and of the Wikipedia that gives titles.
-        wikipedia_only: keep only items with an article in that Wikipedia, else all with a label or article.
-        drop_classes: Q ids; an item with one of them as best-ranked "instance of" is dropped.
-        literals: datatypes of literal values to keep.
+        config: the selection.
         relations: P ids of the relations to keep, or None for all.
+        listed: the items that may be kept, Qn if bit n & 7 of byte n >> 3 is set, or None for all.
+
+    Attributes:
+        skipped: lines that were not decoded, by the reason for which their items are dropped.
+        statements: statements of the kept entities.
+        dropped_statements, dropped_qualifiers: those that were not returned, by reason.
+        datatypes: number of the P id -> datatype that the statements tell.
+        seen: P ids that occur in decoded documents, as far as relations are selected.
     """
 
     def __init__(
-        self,
-        *,
-        language: str,
-        wikipedia_only: bool,
-        drop_classes: Collection[str],
-        literals: Collection[str],
-        relations: Collection[str] | None,
+        self, config: GraphConfig, relations: Collection[str] | None = None, listed: bytes | None = None
     ) -> None:
-        self._language = language
-        self._site = language.replace("-", "_") + "wiki"
-        self._wikipedia_only = wikipedia_only
-        self._drop_classes = frozenset(item_number(item) for item in drop_classes)
-        self._literals = frozenset(literals)
-        self._relations = None if relations is None else frozenset(property_number(name) for name in relations)
+        self._languages = config.languages
+        self._any_entity = config.entities == "any"
+        self._articles_only = config.entities == "wikipedia"
+        self._listed = listed
+        self._relations = None if relations is None else frozenset(relations)
+        self._drop_classes = frozenset(item_number(item) for item in config.drop_classes)
+        self._classes = bool(config.classes)
+        # "" is a string whose datatype is not told.
+        self._literals = frozenset((*config.literals, *([""] if "string" in config.literals else [])))
+        self._text_languages = frozenset(("", *self._languages, _ANY_LANGUAGE))
+        self._qualified = config.qualifiers
+        self._document = document_decoder(
+            self._languages, config.site, any_language=self._any_entity, qualifiers=config.qualifiers
+        )
+        # A line without any of these keys holds nothing that is needed; the first one makes an article.
+        self._marks = [f'"{config.site}"'.encode()]
+        if "quantity" in config.literals:
+            self._marks.append(_UNIT_MARK)
+        if self._classes:
+            self._marks.append(f'"{_SUBCLASS_OF}"'.encode())
+        self.reset()
 
-    def read(self, line: bytes) -> tuple[Entity | Property | Redirect | Ignored, Collection[str]]:
-        """Decode a line; the second part names the properties that the document makes statements with.
+    def reset(self) -> None:
+        """Begin all counts anew."""
+        self.skipped: Counter[str] = Counter()
+        self.statements = 0
+        self.dropped_statements: Counter[str] = Counter()
+        self.dropped_qualifiers: Counter[str] = Counter()
+        self.datatypes: dict[int, str] = {}
+        self.seen: set[str] = set()
+
+    def lines(self, block: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield (offset in the block, line) of the documents that must be decoded; the others are counted.
+
+        White space, commas and brackets around a document are removed, the offset
+        is that of its first byte. Lines with nothing else are left out.
+
+        Args:
+            block: whole lines.
+        """
+        if not self._articles_only and self._listed is None:
+            yield from self._contents(block, 0, len(block))
+            return
+        marks = [_Search(block, mark) for mark in self._marks]
+        listed, size = self._listed, len(block)
+        start = 0
+        near = -1  # where the next mark is
+        while start < size:
+            end = block.find(b"\n", start)
+            if end < 0:
+                end = size
+            if near < start:
+                near = min(mark.next(start) for mark in marks)
+            head = _ITEM_HEAD.match(block, start, end)
+            if head is None or not block.endswith(_ITEM_TAILS, start, end):
+                yield from self._contents(block, start, end)
+            elif listed is not None and not self._is_listed(int(head[1])):
+                if any(mark.next(start) < end for mark in marks[1:]):
+                    yield from self._contents(block, start, end)
+                else:
+                    self.skipped["not_listed"] += 1
+            elif self._articles_only and near >= end:
+                self.skipped["no_article"] += 1
+            else:
+                yield from self._contents(block, start, end)
+            start = end + 1
+
+    def _contents(self, block: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """The lines of a stretch that hold anything."""
+        for line in block[start:end].split(b"\n"):
+            if content := line.strip(_FRAME):
+                yield start + len(line) - len(line.lstrip(_FRAME)), content
+            start += len(line) + 1
+
+    def _is_listed(self, number: int) -> bool:
+        listed = self._listed
+        return listed is None or (number >> 3 < len(listed) and listed[number >> 3] >> (number & 7) & 1 == 1)
+
+    def read(self, line: bytes) -> Entity | Property | Redirect | Ignored:
+        """Decode a line.
 
         Raises:
             BadLineError: the line is not a document.
         """
         try:
-            document = _document.decode(line)
-            claims = _mapping(document.claims)
-            return self._classify(document, claims), claims.keys()
+            document = self._document.decode(line)
+            claims = given(document.claims) or {}
+            if self._relations is not None:
+                self.seen.update(claims)
+            return self._classify(document, claims, line)
         except RecursionError:
             raise BadLineError("nested too deeply") from None
         except (msgspec.MsgspecError, ValueError) as error:  # UnicodeDecodeError is a ValueError
             raise BadLineError(str(error) or type(error).__name__) from error
 
-    def _classify(self, document: _Document, claims: dict[str, msgspec.Raw]) -> Entity | Property | Redirect | Ignored:
+    def _classify(
+        self, document: Any, claims: dict[str, list[Any]], line: bytes
+    ) -> Entity | Property | Redirect | Ignored:
         if document.redirect is not None:
             return self._redirect(document)
         if document.id is None:
             raise BadLineError("neither an 'id' nor a 'redirect'")
         kind = document.type or {"Q": "item", "P": "property", "L": "lexeme", "M": "mediainfo"}.get(document.id[:1], "")
         if kind == "item":
-            return self._item(document, item_number(document.id), claims)
+            return self._item(document, item_number(document.id), claims, line)
         if kind == "property":
-            return self._property(document, property_number(document.id))
+            return self._property(document, property_number(document.id), line)
         return Ignored(kind if kind in ("lexeme", "mediainfo") else "other_kind")
 
-    def _redirect(self, document: _Document) -> Redirect | Ignored:
+    def _redirect(self, document: Any) -> Redirect | Ignored:
         source, target = document.entity or document.id or "", document.redirect or ""
         if not source.startswith("Q"):
             return Ignored("other_kind")
         return Redirect(item_number(source), item_number(target))
 
-    def _property(self, document: _Document, number: int) -> Property:
-        label = self._label(document)
+    def _property(self, document: Any, number: int, line: bytes) -> Property:
+        label, language = self._label(document)
         return Property(
             number=number,
             revision=document.lastrevid,
+            checksum=isal_zlib.crc32(line),
             label=label,
             description=self._description(document),
-            aliases=self._aliases(document, label),
+            aliases=self._aliases(document, label, language),
             datatype=document.datatype,
         )
 
-    def _item(self, document: _Document, number: int, claims: dict[str, msgspec.Raw]) -> Entity | Ignored:
-        label = self._label(document)
+    def _item(self, document: Any, number: int, claims: dict[str, list[Any]], line: bytes) -> Entity | Ignored:
+        label, language = self._label(document)
         title = self._title(document)
-        ignored = Ignored("", number, document.lastrevid, label or title)
-        if self._wikipedia_only and not title:
-            return msgspec.structs.replace(ignored, reason="no_article")
-        if not label and not title:
-            return msgspec.structs.replace(ignored, reason="no_label")
-        types = _types(claims)
-        if not self._drop_classes.isdisjoint(types):
-            return msgspec.structs.replace(ignored, reason="dropped_class")
+        types = _objects(claims.get(_INSTANCE_OF))
+        superclasses = _objects(claims.get(_SUBCLASS_OF)) if self._classes else []
+        reason = self._refusal(number, label, title, types)
+        if reason:
+            return Ignored(reason, number, document.lastrevid, label or title, superclasses)
+        label = label or title or document.id
         entity = Entity(
             number=number,
             revision=document.lastrevid,
+            checksum=isal_zlib.crc32(line),
             title=title,
-            label=label or title,
+            label=label,
             description=self._description(document),
-            aliases=self._aliases(document, label or title),
+            aliases=self._aliases(document, label, language),
             types=types,
+            superclasses=superclasses,
             items=[],
             literals=[],
-            datatypes={},
-            statements=0,
-            dropped=Counter(),
+            item_qualifiers=[],
+            literal_qualifiers=[],
         )
-        return self._with_claims(entity, claims)
+        self._add_statements(entity, claims)
+        return entity
 
-    def _with_claims(self, entity: Entity, claims: dict[str, msgspec.Raw]) -> Entity:
-        dropped, total = entity.dropped, 0
-        for name, raw in claims.items():
-            number = property_number(name)
-            if self._relations is not None and number not in self._relations:
-                statements = len(_raw_statements.decode(raw))
-                dropped["relation_not_selected"] += statements
-                total += statements
+    def _refusal(self, number: int, label: str, title: str, types: list[int]) -> str:
+        """Why an item is not kept, or ""."""
+        if not self._is_listed(number):
+            return "not_listed"
+        if self._articles_only and not title:
+            return "no_article"
+        if not (label or title or self._any_entity):
+            return "no_label"
+        return "" if self._drop_classes.isdisjoint(types) else "dropped_class"
+
+    def _add_statements(self, entity: Entity, claims: dict[str, list[Any]]) -> None:
+        """Add what is kept of an entity's statements; all others are counted.
+
+        This loop sees every statement, so it looks things up once and calls nothing in vain.
+        """
+        items, literals = entity.items, entity.literals
+        relations, kept_literals, datatypes = self._relations, self._literals, self.datatypes
+        total = not_selected = not_kept = 0
+        dropped: dict[str, int] = {}
+        for name, statements in claims.items():
+            count = len(statements)
+            total += count
+            if relations is not None and name not in relations:
+                not_selected += count
                 continue
-            decoded = _statements.decode(raw)
-            total += len(decoded)
-            for statement in _best(decoded, dropped):
-                reason = self._keep(entity, number, statement)
-                if reason:
-                    dropped[reason] += 1
-        return msgspec.structs.replace(entity, statements=total)
+            if not count:
+                continue
+            datatype = statements[0].mainsnak.datatype
+            if datatype is None:
+                datatype = datatype_of([statement.mainsnak for statement in statements])
+            if datatype != "wikibase-item" and datatype not in kept_literals:
+                not_kept += count
+                continue
+            number = property_number(name)
+            if count > 1 or statements[0].rank == "deprecated":
+                statements = _best(statements, dropped)
+            kept = len(items) + len(literals)
+            if datatype == "wikibase-item":
+                self._add_items(entity, number, statements, dropped)
+            else:
+                self._add_literals(entity, number, datatype, statements, dropped)
+            if len(items) + len(literals) > kept and datatypes.get(number) != datatype and datatype:
+                datatypes[number] = min(datatypes.get(number, datatype), datatype)
+        self.statements += total
+        counts = self.dropped_statements
+        counts["relation_not_selected"] += not_selected
+        counts["datatype_not_kept"] += not_kept
+        for reason, number in dropped.items():
+            counts[reason] += number
 
-    def _keep(self, entity: Entity, number: int, statement: _Statement) -> str:
-        """Add a best-ranked statement to ``entity``; the reason if it is dropped, else ""."""
-        snak = statement.mainsnak
-        if snak.snaktype != "value":
-            return snak.snaktype
-        if snak.datavalue is None:
-            return "unreadable_value"
-        datatype = snak.datatype or _inferred_datatype(snak.datavalue)
-        preferred = statement.rank == "preferred"
-        if datatype == "wikibase-item":
-            target = _item_target(snak.datavalue)
+    def _add_items(self, entity: Entity, number: int, statements: list[Any], dropped: dict[str, int]) -> None:
+        """Add the statements whose object is an item."""
+        for statement in statements:
+            snak = statement.mainsnak
+            target = item_of(snak) if snak.snaktype == "value" else None
             if target is None:
-                return "unreadable_value"
-            entity.datatypes[number] = datatype
-            entity.items.append(ItemClaim(number, target, preferred))
-            return ""
-        if (datatype or "string") not in self._literals:
+                _count(dropped, _valueless(snak))
+                continue
+            entity.items += (number, target, statement.rank == "preferred")
+            if self._qualified:
+                entity.item_qualifiers.append(self._qualifiers(statement))
+
+    def _add_literals(
+        self, entity: Entity, number: int, datatype: str, statements: list[Any], dropped: dict[str, int]
+    ) -> None:
+        """Add the statements whose object is a literal."""
+        for statement in statements:
+            snak = statement.mainsnak
+            literal = literal_of(datatype, snak) if snak.snaktype == "value" else None
+            if literal is None:
+                _count(dropped, _valueless(snak))
+                continue
+            if literal.language not in self._text_languages:
+                _count(dropped, "other_language")
+                continue
+            entity.literals.append((number, statement.rank == "preferred", literal))
+            if self._qualified:
+                entity.literal_qualifiers.append(self._qualifiers(statement))
+
+    def _qualifiers(self, statement: QualifiedStatement) -> list[Qualifier]:
+        """The qualifiers of a kept statement; those that are no value of a kept datatype are counted."""
+        found: list[Qualifier] = []
+        for name, snaks in (given(statement.qualifiers) or {}).items():
+            for snak in snaks:
+                qualifier = self._qualifier(property_number(name), snak)
+                if isinstance(qualifier, str):
+                    self.dropped_qualifiers[qualifier] += 1
+                else:
+                    found.append(qualifier)
+        return found
+
+    def _qualifier(self, number: int, snak: Snak) -> Qualifier | str:
+        """A qualifier, or why it is dropped."""
+        if snak.snaktype != "value":
+            return _valueless(snak)
+        datatype = datatype_of([snak])
+        if datatype == "wikibase-item":
+            target = item_of(snak)
+            return "unreadable_value" if target is None else (number, target, "entity", "", 0)
+        if datatype not in self._literals:
             return "datatype_not_kept"
-        value = _any_value.decode(snak.datavalue.value)
-        try:
-            if datatype == "monolingualtext" and _language(value) not in (self._language, _ANY_LANGUAGE):
-                return "other_language"
-            text, unit = _literal_text(datatype, value)
-        except ValueError:
+        literal = literal_of(datatype, snak)
+        if literal is None:
             return "unreadable_value"
-        if datatype:
-            entity.datatypes[number] = datatype
-        raw = msgspec.json.encode(value).decode()
-        entity.literals.append(
-            LiteralClaim(number, datatype, _KINDS.get(datatype, "string"), text, unit, raw, preferred)
-        )
-        return ""
+        if literal.language not in self._text_languages:
+            return "other_language"
+        return number, 0, literal.kind, literal.text, literal.unit
 
-    def _label(self, document: _Document) -> str:
-        labels = _mapping(document.labels)
-        for language in (self._language, _ANY_LANGUAGE):
-            if language in labels and (text := _spaced(_term.decode(labels[language]).value)):
-                return text
-        return ""
+    def _label(self, document: Any) -> tuple[str, str]:
+        """The label in the first language that has one, and that language."""
+        labels = given(document.labels)
+        if labels is None:
+            return "", ""
+        if not self._any_entity:
+            place, text = _first(labels)
+            return text, self._languages[place]
+        for language in [*self._languages, *sorted(labels.keys() - set(self._languages))]:
+            if language in labels and (text := spaced(labels[language].value)):
+                return text, language
+        return "", ""
 
-    def _title(self, document: _Document) -> str:
-        sitelinks = _mapping(document.sitelinks)
-        return _spaced(_sitelink.decode(sitelinks[self._site]).title) if self._site in sitelinks else ""
+    def _title(self, document: Any) -> str:
+        sitelinks = given(document.sitelinks)
+        return spaced(sitelinks.of0.title) if sitelinks is not None and sitelinks.of0 is not None else ""
 
-    def _description(self, document: _Document) -> str:
-        descriptions = _mapping(document.descriptions)
-        return _spaced(_term.decode(descriptions[self._language]).value) if self._language in descriptions else ""
+    def _description(self, document: Any) -> str:
+        descriptions = given(document.descriptions)
+        return "" if descriptions is None else _first(descriptions)[1]
 
-    def _aliases(self, document: _Document, label: str) -> list[str]:
-        aliases = _mapping(document.aliases)
-        found: dict[str, None] = {}
-        for language in (self._language, _ANY_LANGUAGE):
-            if language in aliases:
-                found.update((_spaced(term.value), None) for term in _terms.decode(aliases[language]))
-        return [alias for alias in found if alias not in ("", label)]
-
-
-def item_number(item: str) -> int:
-    """The number of a Q id.
-
-    >>> item_number("Q64")
-    64
-    """
-    return _id_number(item, "Q")
+    def _aliases(self, document: Any, label: str, label_language: str) -> list[str]:
+        """The aliases in the language, in that of the label, and those for all languages."""
+        aliases = given(document.aliases)
+        if aliases is None:
+            return []
+        found: list[str] = []
+        for place, terms in enumerate(msgspec.structs.astuple(aliases)):
+            if terms and (place == 0 or self._languages[place] in (label_language, _ANY_LANGUAGE)):
+                found += [spaced(term.value) for term in terms]
+        return [alias for alias in dict.fromkeys(found) if alias not in ("", label)] if found else found
 
 
-def property_number(name: str) -> int:
-    """The number of a P id.
+class _Search:
+    """Where a mark occurs in a block, asked for one stretch after another."""
 
-    >>> property_number("P36")
-    36
-    """
-    return _id_number(name, "P")
+    __slots__ = ("_block", "_mark", "_place")
 
+    def __init__(self, block: bytes, mark: bytes) -> None:
+        self._block = block
+        self._mark = mark
+        self._place = -1
 
-def _id_number(name: str, letter: str) -> int:
-    digits = name[1:]
-    if not (name[:1] == letter and digits.isascii() and digits.isdigit() and digits[0] != "0" and len(digits) < 10):
-        raise BadLineError(f"{name[:40]!r} is not an id of the form {letter}1")
-    return int(digits)
-
-
-def _mapping(value: dict[str, _T] | list[_T] | None) -> dict[str, _T]:
-    if isinstance(value, dict):
-        return value
-    if value:
-        raise BadLineError("a list with elements where a map is meant")
-    return {}
+    def next(self, start: int) -> int:
+        """The first place from ``start`` on, or a place behind every block; ``start`` must not go back."""
+        if self._place < start:
+            found = stringzilla.find(self._block, self._mark, start)
+            self._place = found if found >= 0 else _NOWHERE
+        return self._place
 
 
-def _types(claims: dict[str, msgspec.Raw]) -> list[int]:
-    """The best-ranked classes of an item, without repetition, in the order of the document."""
-    raw = claims.get(f"P{_INSTANCE_OF}")
-    if raw is None:
+def _first(terms: Any) -> tuple[int, str]:
+    """The place and text of the first language's term that has a text; 0 and "" if none has."""
+    term = terms.of0
+    if term is not None and (text := spaced(term.value)):
+        return 0, text
+    for place, term in enumerate(msgspec.structs.astuple(terms)):
+        if term is not None and (text := spaced(term.value)):
+            return place, text
+    return 0, ""
+
+
+def _count(counts: dict[str, int], reason: str, number: int = 1) -> None:
+    if number:
+        counts[reason] = counts.get(reason, 0) + number
+
+
+def _best(statements: list[Any], dropped: dict[str, int]) -> list[Any]:
+    """The best-ranked statements; the others are counted in ``dropped``."""
+    deprecated = [statement.rank for statement in statements].count("deprecated")
+    found = best(statements)
+    _count(dropped, "deprecated", deprecated)
+    _count(dropped, "not_best_rank", len(statements) - deprecated - len(found))
+    return found
+
+
+def _objects(statements: list[Any] | None) -> list[int]:
+    """The best-ranked items that a property names, without repetition, in the order of the document."""
+    if not statements:
         return []
-    found: dict[int, None] = {}
-    for statement in _best(_statements.decode(raw), Counter()):
-        snak = statement.mainsnak
-        if snak.snaktype == "value" and snak.datavalue is not None and snak.datavalue.type == "wikibase-entityid":
-            target = _item_target(snak.datavalue)
-            if target is not None:
-                found[target] = None
-    return list(found)
+    snaks = [statement.mainsnak for statement in best(statements)]
+    targets = [item_of(snak) for snak in snaks if snak.snaktype == "value"]
+    return list(dict.fromkeys(target for target in targets if target is not None))
 
 
-def _best(statements: list[_Statement], dropped: Counter[str]) -> list[_Statement]:
-    """All preferred statements, else all normal ones; the others are counted in ``dropped``."""
-    preferred = [statement for statement in statements if statement.rank == "preferred"]
-    normal = [statement for statement in statements if statement.rank == "normal"]
-    if len(preferred) + len(normal) < len(statements):
-        dropped["deprecated"] += len(statements) - len(preferred) - len(normal)
-    if preferred and normal:
-        dropped["not_best_rank"] += len(normal)
-    return preferred or normal
-
-
-def _inferred_datatype(value: _DataValue) -> str:
-    """The datatype that a value's type tells; "" for a string, which several datatypes share."""
-    if value.type == "wikibase-entityid":
-        return "wikibase-" + _item_value.decode(value.value).entity_type
-    return _DATATYPE_OF_VALUE.get(value.type, value.type)
-
-
-def _item_target(value: _DataValue) -> int | None:
-    if value.type != "wikibase-entityid":
-        return None
-    target = _item_value.decode(value.value)
-    if target.entity_type != "item":
-        return None
-    try:
-        return item_number(target.id or f"Q{target.numeric_id}")
-    except BadLineError:
-        return None
-
-
-def _literal_text(datatype: str, value: Any) -> tuple[str, int]:
-    """The text of a literal without its unit, and the number of its unit."""
-    if datatype == "time":
-        return date_text(value), 0
-    if datatype == "quantity":
-        return quantity_text(value), unit_id(value)
-    if datatype == "globe-coordinate":
-        return coordinate_text(value), 0
-    return plain_text(value["text"] if datatype == "monolingualtext" else value), 0
-
-
-def _language(value: Any) -> str:
-    """The language of a monolingual text."""
-    if not (isinstance(value, dict) and isinstance(value.get("text"), str) and isinstance(value.get("language"), str)):
-        raise ValueError("not a monolingual text")
-    return value["language"]
-
-
-def _spaced(text: str) -> str:
-    try:
-        return plain_text(text)
-    except ValueError:
-        return ""
+def _valueless(snak: Snak) -> str:
+    """The reason for which a snak without a value is dropped."""
+    return snak.snaktype if snak.snaktype in ("novalue", "somevalue") else "unreadable_value"

@@ -60,7 +60,7 @@ def documents() -> list[dict[str, Any]]:
         property_document(36, "capital"),
         item(586, "Bonn", claims=[to_item(17, 999), to_item(17, 183, rank="deprecated")]),
         item(515, "city", claims=[to_item(31, 12345)]),
-        item(712226, "square kilometre", article=False),
+        item(712226, "square kilometre", article=False, claims=[quantity(2370, "+1000000", unit=25343)]),
         {"entity": "Q999", "redirect": "Q183"},
         {"type": "lexeme", "id": "L1", "lemmas": {}},
         item(5, "human"),
@@ -599,17 +599,20 @@ def test_a_graph_without_a_triple_tells_the_filter(tmp_path: Path) -> None:
     assert "Extend 'kg.literals'" in message
 
 
-def test_a_selected_relation_that_does_not_occur_is_named_with_near_ones(tmp_path: Path) -> None:
-    message = refused(tmp_path, dump_text(documents()), relations=["P17", "P171"])
-    assert "has the selected relation P171." in message
-    assert "P17 (country)" in message
+def test_a_selected_relation_that_does_not_occur_is_named_with_near_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest, _ = build(tmp_path, documents(), relations=["P17", "P171"])
+    assert "has the selected relation P171;" in caplog.text
+    assert "P17 (country)" in caplog.text
+    assert manifest.counts["relations_not_found"] == 1
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("P17\np36\n", r"line 2: 'p36' is not a relation id of the form P17. Did you mean P36\?"),
-        ("capital\n", "line 1: 'capital' is not a relation id"),
+        ("P17\n36,capital\n", "line 2: '36' is not a relation id"),
         ("# nothing\n\n", "holds no id"),
         (None, "Cannot read the relations file .*: No such file"),
     ],
@@ -622,12 +625,16 @@ def test_an_unusable_relations_file_is_a_configuration_error(tmp_path: Path, tex
         selected_relations(GraphConfig(relations_file=str(path)))
 
 
-@pytest.mark.parametrize(
-    "options", [{"relations": ["p17"]}, {"relations": ["P0"]}, {"drop_classes": ["disambiguation"]}]
-)
-def test_malformed_ids_in_the_configuration_are_refused(options: dict[str, list[str]]) -> None:
+@pytest.mark.parametrize("options", [{"relations": ["p17"]}, {"relations": [" "]}, {"drop_classes": ["P5"]}])
+def test_mistyped_ids_in_the_configuration_are_refused(options: dict[str, list[str]]) -> None:
     with pytest.raises(ValueError, match="is not a Wikidata"):
         GraphConfig(**options)
+
+
+@pytest.mark.parametrize("options", [{"relations": ["P0"]}, {"relations": ["dbo:capital"]}, {"classes": ["city"]}])
+def test_ids_of_other_vocabularies_are_refused_for_a_wikidata_dump(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"is no id of Wikidata such as [PQ]\d+"):
+        build(tmp_path, documents(), **options)
 
 
 # --- real data ------------------------------------------------------------------------------------------------------
@@ -657,7 +664,7 @@ def test_real_wikidata_documents_build_with_every_statement_accounted_for(tmp_pa
     counts = manifest.counts
     assert (counts["documents"]["read"], counts["documents"]["entities"]) == (49, 49)
     assert counts["statements"]["read"] == 4282
-    assert counts["statements"]["dropped"]["deprecated"] == 12
+    assert counts["statements"]["dropped"]["deprecated"] == 11  # of 12; one is an external id
     graph = KnowledgeGraph.open(tmp_path / "kg")
     assert graph.has_edge("Q64", "Q84", "P190")  # Berlin, twinned with London
     assert graph.has_edge("Q255", "date:16 December 1770") or graph.has_edge("Q255", "date:17 December 1770")

@@ -1,0 +1,72 @@
+"""How the slices of a stage are run: in this process, in several, or wherever a caller's mapper runs them.
+
+A stage that works in slices calls a `Mapper` with a picklable function and its
+tasks and takes the results as they come. The stage knows nothing of threads,
+processes or clusters; a flow hands in a mapper over its task runner. A slice
+writes files and returns counts, so results are small and their order is free.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Protocol, TypeVar
+
+from kg.errors import StorageError
+
+__all__ = ["Mapper", "in_processes", "in_this_process"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Mapper(Protocol):
+    """Calls a function on each task and yields the results in any order."""
+
+    def __call__(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]: ...
+
+
+def in_this_process(function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+    """One task after the other."""
+    return map(function, tasks)
+
+
+def in_processes(workers: int | None = None) -> Mapper:
+    """A mapper over ``workers`` processes (default: one per core), but this process where one suffices.
+
+    The mapper raises what a task raises, after the running tasks have ended, and
+    `StorageError` if a process dies, for which lack of memory is the usual cause.
+    """
+
+    def mapper(function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+        processes = min(workers or os.cpu_count() or 1, len(tasks))
+        if processes <= 1:
+            yield from in_this_process(function, tasks)
+            return
+        # Spawned, not forked: the parent may have threads (Arrow, Prefect), which forking does not survive.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            waiting = iter(tasks)
+            running: set[Future[R]] = set()
+            try:
+                while True:
+                    # Few tasks at a time, so that an error does not leave a queue to work through.
+                    while len(running) < processes + 1 and (task := next(waiting, None)) is not None:
+                        running.add(pool.submit(function, task))
+                    if not running:
+                        return
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield future.result()
+            except BrokenProcessPool as error:
+                raise StorageError(
+                    "A worker process was killed, most likely for want of memory. Set 'kg.workers' lower and run the "
+                    "same command again; finished slices are kept."
+                ) from error
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    return mapper
