@@ -7,6 +7,7 @@ run shows the same. Artifacts are small; the files they name hold the rest.
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +17,9 @@ from typing import Any
 import pyarrow.parquet as pq
 from prefect.artifacts import create_markdown_artifact
 
-from kg.graph import KnowledgeGraph, graph_summary
+from kg.graph import KnowledgeGraph
+from kg.plots import plot_graph
+from kg.summary import graph_summary
 from synthie.pipeline import Run
 
 __all__ = [
@@ -35,9 +38,11 @@ _TABLE_ROWS = 20
 
 
 def show_graph(run: Run) -> None:
-    """Size, connectivity and most frequent relations of the graph."""
+    """Size, connectivity, relations and classes of the graph, with the plot."""
     summary = graph_summary(KnowledgeGraph.open(run.kg))
-    _show("graph", run.kg, "Knowledge graph", *_tables(summary))
+    plot = io.BytesIO()
+    plot_graph(summary, plot)
+    _show("graph", run.kg, "Knowledge graph", _embedded("graph", plot.getvalue()), *_tables(summary))
 
 
 def show_coverage(run: Run) -> None:
@@ -146,4 +151,8 @@ def _with_images(markdown: str, folder: Path) -> str:
 
 
 def _image(path: Path) -> str:
-    return f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
+    return _embedded(path.stem, path.read_bytes())
+
+
+def _embedded(name: str, image: bytes) -> str:
+    return f"![{name}](data:image/png;base64,{base64.b64encode(image).decode()})"

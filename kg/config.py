@@ -36,7 +36,9 @@ LiteralDatatype = Literal[
 class GraphConfig(Settings):
     """Which part of a Wikidata dump, or of any RDF, becomes the knowledge graph."""
 
-    NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"dump", "entities_file", "slice_mb", "workers"})
+    NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset(
+        {"dump", "entities_file", "max_bad_lines", "max_corrupt_members", "slice_mb", "workers"}
+    )
 
     dump: str = Field(
         default="data/sample/wikidata.json.gz",

@@ -48,7 +48,7 @@ __all__ = [
 
 _SEGMENT_BYTES = 2 << 30  # decompressed; about what a slice of the official dump has
 _WAITING_ROWS = 50_000
-_HOPELESS_LINES = 100  # if not one of the first so many lines of a slice is a document, the file is no dump
+_HOPELESS_LINES = 100  # if not one of so many lines is a document, the rest of the slice is not worth reading
 _QUARANTINED_CHARACTERS = 100_000
 
 # "document" is the row of the statement's subject in the entities of the same segment.
@@ -148,6 +148,7 @@ class Segment(msgspec.Struct):
 
     Attributes:
         end: offset in the slice's decompressed stream up to which it was read.
+        sizes: bytes of each of its files.
         lines, undecodable: lines with something in them, and those that are no document.
         documents: entities, properties, redirects.
         dropped: documents that are none of these, by reason.
@@ -160,6 +161,7 @@ class Segment(msgspec.Struct):
     """
 
     end: int = 0
+    sizes: dict[str, int] = msgspec.field(default_factory=dict)
     lines: int = 0
     undecodable: int = 0
     documents: Counter[str] = msgspec.field(default_factory=Counter)
@@ -211,13 +213,17 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def read_segments(folder: Path, number: int) -> list[Segment]:
-    """The reports of a slice's finished segments, in order; those after a missing or damaged one do not count."""
+    """The reports of a slice's finished segments, in order, up to one that is missing or damaged or lacks a file."""
     segments: list[Segment] = []
     while not (segments and segments[-1].last):
+        place = len(segments)
         try:
-            segments.append(_decoder.decode((_path(folder, number, len(segments), "json")).read_bytes()))
+            segment = _decoder.decode((_path(folder, number, place, "json")).read_bytes())
+            if any(_path(folder, number, place, name).stat().st_size != size for name, size in segment.sizes.items()):
+                break
         except (FileNotFoundError, msgspec.MsgspecError, ValueError):
             break
+        segments.append(segment)
     return segments
 
 
@@ -248,7 +254,11 @@ class _Parts:
             if qualifiers and kind in ("items", "literals"):
                 schema = schema.append(_QUALIFIERS)
             path = _path(folder, number, segment, f"{kind}.parquet")
-            self._writers[kind] = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1)
+            # Read once and whole, so statistics and most dictionaries are in vain, and half of the time to write.
+            repeating = [name for name in schema.names if name in ("datatype", "kind")]
+            self._writers[kind] = pq.ParquetWriter(
+                path, schema, compression="zstd", compression_level=1, write_statistics=False, use_dictionary=repeating
+            )
 
     def close(self) -> None:
         for writer in self._writers.values():
@@ -365,6 +375,9 @@ class _SliceIngest:
         self._close()
         segment, reader, source = self._segment, self._reader, self._source
         segment.end = end
+        names = ("quarantine.jsonl", *(f"{kind}.parquet" for kind in PARTS))
+        number, place = self._task.part.number, len(self._segments)
+        segment.sizes = {name: _path(self._task.folder, number, place, name).stat().st_size for name in names}
         segment.lines += reader.skipped.total()
         segment.dropped += reader.skipped
         segment.statements = reader.statements
@@ -377,8 +390,7 @@ class _SliceIngest:
             segment.raw_bytes, segment.faults = source.raw_bytes, source.faults
             segment.first_member, segment.next_member = source.first_member, source.next_member
             segment.opened, segment.ended = source.opened, source.ended
-        path = _path(self._task.folder, self._task.part.number, len(self._segments), "json")
-        write_atomic(path, msgspec.json.encode(segment))
+        write_atomic(_path(self._task.folder, number, place, "json"), msgspec.json.encode(segment))
         self._segments.append(segment)
 
     def _read(self, start: int, block: bytes) -> None:
@@ -423,13 +435,16 @@ class _SliceIngest:
         self._segment.undecodable += 1
         bad = self._segment.undecodable + sum(segment.undecodable for segment in self._segments)
         read = self._segment.lines + self._reader.skipped.total() - self._segment.undecodable
-        if bad >= _HOPELESS_LINES and not read and not self._segments:
+        if bad <= self._task.config.max_bad_lines:
+            return
+        hopeless = bad >= _HOPELESS_LINES
+        if hopeless and not read and not self._segments and self._task.part.number == 0:
             raise InputError(
                 f"{self._task.part.file} is not a Wikidata JSON dump: none of {bad} lines in a row is a document with "
                 f"an 'id'; the last one begins with {text[:40]!r}. Set 'kg.dump' to a dump with one JSON document a "
                 "line."
             )
-        if bad > self._task.config.max_bad_lines and (read or self._segments):
+        if hopeless or read or self._segments:
             raise too_many_bad_lines(self._task.part, self._task.config.max_bad_lines, record)
 
     def _tell(self) -> None:
@@ -450,7 +465,6 @@ def too_many_bad_lines(part: Slice, limit: int, last: Mapping[str, Any]) -> Inpu
     )
 
 
-@lru_cache(maxsize=1)
 def listed_items(path: str) -> bytes:
     """The entities of an allow-list: bit n & 7 of byte n >> 3 is set if Qn is listed.
 
@@ -459,6 +473,17 @@ def listed_items(path: str) -> bytes:
     Raises:
         ConfigError: the file cannot be read, has a malformed id or none at all.
     """
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+    return _listed(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=1)
+def _listed(path: str, version: tuple[int, ...]) -> bytes:
+    """See `listed_items`; a list is read again only when it has changed."""
+    del version
     listed = bytearray()
     try:
         with Path(path).open("rb") as file:
@@ -478,9 +503,11 @@ def listed_items(path: str) -> bytes:
                     listed.extend(bytes((item >> 3) + 1 - len(listed)))
                 listed[item >> 3] |= 1 << (item & 7)
     except OSError as error:
-        raise ConfigError(
-            f"Cannot read the list of entities {path}: {error.strerror}. Check 'kg.entities_file'."
-        ) from error
+        raise _cannot_read(path, error) from error
     if not listed:
         raise ConfigError(f"The list of entities {path} holds no id. Write one on each line, or unset it.")
     return bytes(listed)
+
+
+def _cannot_read(path: str, error: OSError) -> ConfigError:
+    return ConfigError(f"Cannot read the list of entities {path}: {error.strerror}. Check 'kg.entities_file'.")

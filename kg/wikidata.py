@@ -45,17 +45,19 @@ _FRAME = b"[]," + _SPACE + b"\xef\xbb\xbf"  # what may stand around a document i
 _INSTANCE_OF, _SUBCLASS_OF = "P31", "P279"
 _ANY_LANGUAGE = "mul"  # labels that hold in all languages, since 2024
 # How the lines of items begin and end in the official dump. Lines of any other form are decoded to the end.
-_ITEM_HEAD = re.compile(rb'\{"(?:type":"item",")?id":"Q([1-9]\d{0,8})"')
+_ITEM_HEAD = re.compile(rb'\{"(?:type":"item",")?id":"Q([1-9]\d{0,8})"(?!,"redirect)')
 _ITEM_TAILS = (b"}", b"},")
 # The conversion to an SI unit: by it, items that serve as units are found among those without an article.
 _UNIT_MARK = b'"P2370"'
+_NO_STRINGS = frozenset(("time", "quantity", "globe-coordinate", "monolingualtext"))  # all others are strings
 _NOWHERE = 1 << 62
 
 LiteralClaim = tuple[int, bool, LiteralValue]
 """A statement whose object is a literal: number of the property, whether preferred, the literal."""
 
 Qualifier = tuple[int, int, str, str, int]
-"""Number of the property; number of the item or 0; else kind, text, and number of the unit's item."""
+"""Number of the property; number of the item or 0; else kind, "" for a string whose datatype only the property's
+document tells; text, and number of the unit's item."""
 
 
 class Entity(msgspec.Struct, gc=False):
@@ -145,7 +147,7 @@ class WikidataReader:
         self._drop_classes = frozenset(item_number(item) for item in config.drop_classes)
         self._classes = bool(config.classes)
         # "" is a string whose datatype is not told.
-        self._literals = frozenset((*config.literals, *([""] if "string" in config.literals else [])))
+        self._literals = frozenset((*config.literals, *([] if _NO_STRINGS.issuperset(config.literals) else [""])))
         self._text_languages = frozenset(("", *self._languages, _ANY_LANGUAGE))
         self._qualified = config.qualifiers
         self._document = document_decoder(
@@ -177,39 +179,39 @@ class WikidataReader:
         Args:
             block: whole lines.
         """
-        if not self._articles_only and self._listed is None:
-            yield from self._contents(block, 0, len(block))
-            return
+        skim = self._articles_only or self._listed is not None
         marks = [_Search(block, mark) for mark in self._marks]
-        listed, size = self._listed, len(block)
-        start = 0
-        near = -1  # where the next mark is
+        start, size = 0, len(block)
         while start < size:
             end = block.find(b"\n", start)
             if end < 0:
                 end = size
-            if near < start:
-                near = min(mark.next(start) for mark in marks)
-            head = _ITEM_HEAD.match(block, start, end)
-            if head is None or not block.endswith(_ITEM_TAILS, start, end):
-                yield from self._contents(block, start, end)
-            elif listed is not None and not self._is_listed(int(head[1])):
-                if any(mark.next(start) < end for mark in marks[1:]):
-                    yield from self._contents(block, start, end)
-                else:
-                    self.skipped["not_listed"] += 1
-            elif self._articles_only and near >= end:
-                self.skipped["no_article"] += 1
+            if skim and (reason := self._skippable(block, start, end, marks)):
+                self.skipped[reason] += 1
+            elif block.startswith(b'{"', start) and block.endswith(b"},", start, end):
+                yield start, block[start : end - 1]
             else:
-                yield from self._contents(block, start, end)
+                line = block[start:end]
+                if content := line.strip(_FRAME):
+                    yield start + len(line) - len(line.lstrip(_FRAME)), content
             start = end + 1
 
-    def _contents(self, block: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-        """The lines of a stretch that hold anything."""
-        for line in block[start:end].split(b"\n"):
-            if content := line.strip(_FRAME):
-                yield start + len(line) - len(line.lstrip(_FRAME)), content
-            start += len(line) + 1
+    def _skippable(self, block: bytes, start: int, end: int, marks: list[_Search]) -> str:
+        """Why the item of a line is dropped without being decoded; "" if the line must be decoded.
+
+        Of a line that is no document only the two ends are looked at: decoding every line would cost several times
+        as much as the search.
+        """
+        head = _ITEM_HEAD.match(block, start, end)
+        if head is None or not block.endswith(_ITEM_TAILS, start, end):
+            return ""
+        article, *others = marks
+        for mark in others:
+            if mark.next(start) < end:
+                return ""
+        if self._listed is not None and not self._is_listed(int(head[1])):
+            return "not_listed"
+        return "no_article" if self._articles_only and article.next(start) >= end else ""
 
     def _is_listed(self, number: int) -> bool:
         listed = self._listed
@@ -397,7 +399,7 @@ class WikidataReader:
             return "unreadable_value"
         if literal.language not in self._text_languages:
             return "other_language"
-        return number, 0, literal.kind, literal.text, literal.unit
+        return number, 0, literal.kind if datatype else "", literal.text, literal.unit
 
     def _label(self, document: Any) -> tuple[str, str]:
         """The label in the first language that has one, and that language."""

@@ -11,18 +11,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from synthie.command import DEFAULT_RUN, ConfigOption, RunFolder, RunOption, SetOption, do_stage, find_stage, plan_run
 from synthie.errors import InputError, SynthieError
+from synthie.kg_cli import kg_app
 
 if TYPE_CHECKING:
-    from kg.stage import Progress
-    from synthie.pipeline import Run, Stage
     from synthie.records import Prediction
 
 __all__ = ["app", "main"]
@@ -36,20 +33,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-kg_app = typer.Typer(help="Build and look at the knowledge graph.", no_args_is_help=True)
 app.add_typer(kg_app, name="kg")
-
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="YAML file with the run's options; see data/configs/.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="SECTION.FIELD=VALUE", help="Override one option; may be repeated."),
-]
-RunOption = Annotated[str | None, typer.Option("--run", "-r", help="Folder of the run (default: the configuration's).")]
-RunFolder = Annotated[Path, typer.Option("--run", "-r", help="Folder of the run.")]
-DEFAULT_RUN = Path("data/runs/demo")
-_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def main() -> None:
@@ -75,44 +59,10 @@ def demo(config: ConfigOption = None, set_: SetOption = None, run: RunOption = N
     """Run all stages, one after the other, on the bundled sample (or on what --config says)."""
     from synthie.pipeline import STAGES
 
-    plan = _run(config, set_, run)
+    plan = plan_run(config, set_, run)
     for stage in STAGES:
-        _do(plan, stage)
+        do_stage(plan, stage)
     typer.echo(f"Report: {plan.report / 'report.html'}")
-
-
-@kg_app.command("build")
-def kg_build(config: ConfigOption = None, set_: SetOption = None, run: RunOption = None) -> None:
-    """Turn a Wikidata dump into a graph folder.
-
-    Example: synthie kg build --set kg.dump=latest-all.json.gz --run data/runs/wikidata
-    """
-    _do(_run(config, set_, run), _stage("kg"))
-
-
-@kg_app.command("info")
-def kg_info(run: RunFolder = DEFAULT_RUN) -> None:
-    """Print counts, degrees and the most frequent relations of a run's graph."""
-    from kg.graph import KnowledgeGraph, graph_summary
-
-    typer.echo(json.dumps(graph_summary(KnowledgeGraph.open(run / "kg")), indent=2, ensure_ascii=False))
-
-
-@kg_app.command("show")
-def kg_show(
-    node_id: Annotated[str, typer.Argument(metavar="ID", help="Such as Q64.")], run: RunFolder = DEFAULT_RUN
-) -> None:
-    """Print what the graph knows of one node: its names and its triplets."""
-    from kg.graph import KnowledgeGraph
-
-    graph = KnowledgeGraph.open(run / "kg")
-    node = graph.node(node_id)
-    typer.secho(f"{node.id}  {node.label}", bold=True)
-    typer.echo(f"{node.description or '(no description)'}\nalso: {', '.join(node.aliases) or '–'}")
-    for _, target, relation in graph.out_edges(node_id, keys=True):
-        typer.echo(f"  {graph.relation(relation).label} → {graph.node(target).label} ({relation}, {target})")
-    for source, _, relation in graph.in_edges(node_id, keys=True):
-        typer.echo(f"  ← {graph.relation(relation).label} of {graph.node(source).label} ({relation}, {source})")
 
 
 @app.command()
@@ -121,7 +71,7 @@ def sample(config: ConfigOption = None, set_: SetOption = None, run: RunOption =
 
     Example: synthie sample --set sampling.n_sets=5000
     """
-    _do(_run(config, set_, run), _stage("sets"))
+    do_stage(plan_run(config, set_, run), find_stage("sets"))
 
 
 @app.command()
@@ -129,7 +79,7 @@ def estimate(config: ConfigOption = None, set_: SetOption = None, run: RunOption
     """Say what generating the texts will cost, before anything is spent."""
     from synthie.generate import estimate_cost
 
-    plan = _run(config, set_, run)
+    plan = plan_run(config, set_, run)
     typer.echo(str(estimate_cost(plan.config.generation, plan.kg, plan.sets)))
     typer.echo(f"The run's limit is ${plan.config.max_usd:,.2f} (--set max_usd=…).")
 
@@ -140,13 +90,13 @@ def generate(config: ConfigOption = None, set_: SetOption = None, run: RunOption
 
     Stop it at any time and start it again: paid responses are kept and never asked for twice.
     """
-    _do(_run(config, set_, run), _stage("texts"))
+    do_stage(plan_run(config, set_, run), find_stage("texts"))
 
 
 @app.command()
 def dataset(config: ConfigOption = None, set_: SetOption = None, run: RunOption = None) -> None:
     """Publish the accepted texts as a data set (Parquet, JSONL, card)."""
-    _do(_run(config, set_, run), _stage("dataset"))
+    do_stage(plan_run(config, set_, run), find_stage("dataset"))
 
 
 @app.command()
@@ -155,20 +105,20 @@ def train(config: ConfigOption = None, set_: SetOption = None, run: RunOption = 
 
     Example: synthie train --config data/configs/flan-t5-base.yaml
     """
-    _do(_run(config, set_, run), _stage("extractor"))
+    do_stage(plan_run(config, set_, run), find_stage("extractor"))
 
 
 @app.command()
 def predict(config: ConfigOption = None, set_: SetOption = None, run: RunOption = None) -> None:
     """Extract the triplets of the test split, with and without the constraint."""
-    _do(_run(config, set_, run), _stage("predictions"))
+    do_stage(plan_run(config, set_, run), find_stage("predictions"))
 
 
 @app.command()
 def evaluate(config: ConfigOption = None, set_: SetOption = None, run: RunOption = None) -> None:
     """Compare the predictions with the test split and write the report."""
-    plan = _run(config, set_, run)
-    _do(plan, _stage("report"))
+    plan = plan_run(config, set_, run)
+    do_stage(plan, find_stage("report"))
     typer.echo(f"Report: {plan.report / 'report.html'}")
 
 
@@ -227,67 +177,7 @@ def llm_server(
         key = os.environ.get(api_key_env)
         if not key:
             raise InputError(f"The environment variable {api_key_env} is empty. Set it to the key clients must send.")
-    serve(_run(config, set_, None).config.generation.local, host=host, port=port, api_key=key)
-
-
-def _run(config: Path | None, overrides: list[str] | None, run: str | None) -> Run:
-    from synthie.config import load_config
-    from synthie.pipeline import Run
-
-    return Run(load_config(config, [*(overrides or []), *([f"run={json.dumps(run)}"] if run else [])]))
-
-
-def _stage(name: str) -> Stage:
-    from synthie.pipeline import STAGES
-
-    return next(stage for stage in STAGES if stage.name == name)
-
-
-def _do(plan: Run, stage: Stage) -> None:
-    try:
-        with _progress_bar(stage.title) as progress:
-            manifest = stage.run(plan, progress)
-    except KeyboardInterrupt:
-        typer.secho(
-            f"Interrupted: {stage.title}. Finished stages, paid responses and checkpoints are kept in {plan.folder}; "
-            "run the same command again to go on from there.",
-            err=True,
-        )
-        raise typer.Exit(_INTERRUPTED) from None
-    if manifest.reused:
-        typer.echo(f"{stage.title}: already done in {plan.folder / stage.name}")
-    else:
-        figures = ", ".join(f"{name} {value:,}" for name, value in manifest.counts.items() if isinstance(value, int))
-        typer.echo(f"{stage.title}: {manifest.seconds:.1f} s, {figures}")
-
-
-@contextmanager
-def _progress_bar(title: str) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        "[bold]{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    details_column = TextColumn("{task.fields[details]}")
-    # Where nobody watches, such as in a log, a bar would only leave empty lines.
-    with Bar(*columns, details_column, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None, details="")
-
-        def show(done: int, total: int | None, unit: str, **details: Any) -> None:
-            words = " ".join(
-                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in details.items()
-            )
-            bar.update(task, completed=done, total=total, description=f"{title} ({unit})", details=words)
-
-        yield show
+    serve(plan_run(config, set_, None).config.generation.local, host=host, port=port, api_key=key)
 
 
 def _as_json(text: str, prediction: Prediction) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from kg.config import GraphConfig, SamplingConfig
 from kg.stage import Settings
@@ -30,6 +30,7 @@ __all__ = [
     "PredictionConfig",
     "QualityConfig",
     "RunConfig",
+    "RunnerConfig",
     "SamplingConfig",
     "describe_options",
     "load_config",
@@ -225,6 +226,28 @@ class EvaluationConfig(Settings):
     confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence of the intervals.")
 
 
+class RunnerConfig(Settings):
+    """Where a flow reads the slices of a dump. The graph does not depend on it; the command line reads them itself."""
+
+    kind: Literal["local", "threads", "processes", "dask", "ray"] = Field(
+        default="local",
+        description="local: processes of the stage's own, the fastest on one machine. The others make a task run of "
+        "each slice: in threads or processes here, or on a Dask or Ray cluster. On this machine there are "
+        "'kg.workers' of them.",
+    )
+    address: str | None = Field(
+        default=None,
+        description="Address of a running cluster (Dask: tcp://host:8786, Ray: ray://host:10001). Empty: a cluster on "
+        "this machine, for as long as the slices are read.",
+    )
+
+    @model_validator(mode="after")
+    def _address_of_a_cluster(self) -> RunnerConfig:
+        if self.address is not None and self.kind not in ("dask", "ray"):
+            raise ValueError(f"'address' is for 'dask' and 'ray'; with kind '{self.kind}' leave it empty")
+        return self
+
+
 class RunConfig(Settings):
     """A whole run: one folder, one seed, one budget, and the options of every stage."""
 
@@ -241,6 +264,7 @@ class RunConfig(Settings):
     extractor: ExtractorConfig = ExtractorConfig()
     prediction: PredictionConfig = PredictionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    runner: RunnerConfig = RunnerConfig()
 
 
 def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> RunConfig:

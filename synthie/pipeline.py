@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kg.parallel import Mapper
 from kg.stage import Manifest, Progress, find_damage, no_progress
 from synthie.config import RunConfig
 from synthie.errors import ConfigError, InputError, SynthieError
@@ -55,10 +56,16 @@ class Stage:
 
 
 class Run:
-    """A configured run; its folder holds one subfolder a stage (``run.kg``, ``run.sets``, …)."""
+    """A configured run; its folder holds one subfolder a stage (``run.kg``, ``run.sets``, …).
 
-    def __init__(self, config: RunConfig) -> None:
+    Args:
+        config: the options of all stages.
+        mapper: runs the slices of a dump; None for processes of the stage's own.
+    """
+
+    def __init__(self, config: RunConfig, mapper: Mapper | None = None) -> None:
         self.config = config
+        self._mapper = mapper
         self.folder = Path(config.run)
         self.kg = self.folder / "kg"
         self.sets = self.folder / "sets"
@@ -72,7 +79,7 @@ class Run:
         """Dump → graph folder. Errors: see `kg.build.build_graph`."""
         from kg.build import build_graph
 
-        return build_graph(self.config.kg, self.kg, progress=progress)
+        return build_graph(self.config.kg, self.kg, progress=progress, mapper=self._mapper)
 
     def sample_sets(self, progress: Progress = no_progress) -> Manifest:
         """Graph → triplet sets. Errors: see `kg.sampling.sample_sets`."""

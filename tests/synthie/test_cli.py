@@ -302,10 +302,6 @@ def test_a_stage_without_its_input_names_the_folder_and_the_order(tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_node_is_named(finished: Path) -> None:
-    assert_refused(synthie("kg", "show", "Berlin", "--run", finished), "'Berlin'", "Q64")
-
-
 def cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 

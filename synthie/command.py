@@ -1,0 +1,116 @@
+"""What all commands share: their options, and how a stage is run in front of a person.
+
+A command takes ``--config``, ``--set`` and ``--run``, `plan_run` makes a run of
+them, `do_stage` runs one stage of it with a progress bar and a closing line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from kg.stage import Progress
+    from synthie.pipeline import Run, Stage
+
+__all__ = [
+    "DEFAULT_RUN",
+    "ConfigOption",
+    "RunFolder",
+    "RunOption",
+    "SetOption",
+    "do_stage",
+    "find_stage",
+    "plan_run",
+    "progress_bar",
+]
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML file with the run's options; see data/configs/.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="SECTION.FIELD=VALUE", help="Override one option; may be repeated."),
+]
+RunOption = Annotated[str | None, typer.Option("--run", "-r", help="Folder of the run (default: the configuration's).")]
+RunFolder = Annotated[Path, typer.Option("--run", "-r", help="Folder of the run.")]
+DEFAULT_RUN = Path("data/runs/demo")
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def plan_run(config: Path | None, overrides: list[str] | None, run: str | None) -> Run:
+    from synthie.config import load_config
+    from synthie.pipeline import Run
+
+    return Run(load_config(config, [*(overrides or []), *([f"run={json.dumps(run)}"] if run else [])]))
+
+
+def find_stage(name: str) -> Stage:
+    from synthie.pipeline import STAGES
+
+    return next(stage for stage in STAGES if stage.name == name)
+
+
+def do_stage(plan: Run, stage: Stage) -> None:
+    try:
+        with progress_bar(stage.title) as progress:
+            manifest = stage.run(plan, progress)
+    except KeyboardInterrupt:
+        typer.secho(
+            f"Interrupted: {stage.title}. Finished stages, paid responses and checkpoints are kept in {plan.folder}; "
+            "run the same command again to go on from there.",
+            err=True,
+        )
+        raise typer.Exit(_INTERRUPTED) from None
+    if manifest.reused:
+        typer.echo(f"{stage.title}: already done in {plan.folder / stage.name}")
+    else:
+        figures = ", ".join(f"{name} {value:,}" for name, value in manifest.counts.items() if isinstance(value, int))
+        typer.echo(f"{stage.title}: {manifest.seconds:.1f} s, {figures}")
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        "[bold]{task.description}",
+        BarColumn(),
+        TextColumn("{task.fields[count]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[details]}"),
+    )
+    console = Console(stderr=True)
+    # Slices finish minutes apart, so the speed is that of the last five minutes.
+    # Where nobody watches, such as in a log, a bar would only leave empty lines.
+    with Bar(
+        *columns, console=console, transient=True, disable=not console.is_terminal, speed_estimate_period=300
+    ) as bar:
+        task = bar.add_task(title, total=None, details="", count="")
+
+        def show(done: int, total: int | None, unit: str, **details: Any) -> None:
+            words = "  ".join(f"{name} {_shown(value)}" for name, value in details.items())
+            count = " of ".join(_amount(number, unit) for number in (done, total) if number is not None)
+            bar.update(task, completed=done, total=total, count=count, details=words)
+
+        yield show
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _amount(number: int, unit: str) -> str:
+    from rich.filesize import decimal
+
+    return decimal(number) if unit == "bytes" else f"{number:,} {unit}"
