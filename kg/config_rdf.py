@@ -13,8 +13,9 @@ from pydantic import Field, field_validator, model_validator
 
 from kg.stage import Settings
 
-__all__ = ["WIKIDATA_DIRECT", "WIKIDATA_ENTITY", "RdfConfig"]
+__all__ = ["SPARQL", "WIKIDATA_DIRECT", "WIKIDATA_ENTITY", "RdfConfig"]
 
+SPARQL = "sparql+"  # what an endpoint's address begins with in the configuration
 WIKIDATA_ENTITY = "http://www.wikidata.org/entity/"
 WIKIDATA_DIRECT = "http://www.wikidata.org/prop/direct/"
 

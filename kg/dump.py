@@ -132,7 +132,7 @@ def plan_slices(source: str, slice_bytes: int) -> list[Slice]:
     if bzip2:
         log.warning(
             "%s is packed with bzip2, which takes about 40 times as long to read as gzip%s. Wikimedia offers the same "
-            "dump as .json.gz.",
+            "dumps packed with gzip.",
             bzip2,
             ", and as a single stream it cannot be shared out to workers" if lone else "",
         )

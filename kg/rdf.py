@@ -1,0 +1,319 @@
+"""A graph from RDF: N-Triples as they are, Turtle and SPARQL endpoints by way of N-Triples.
+
+`build_rdf` plans slices, has them read (`kg.rdf_slice`), joins the units
+(`kg.rdf_join`) and adds up the counts. A slice that was finished before a crash
+is not read again. A source whose first statements are about Wikidata's entities
+is read as Wikidata's: its entities are the items, its relations the direct
+properties; in all other sources every IRI may be an entity and every predicate
+without another meaning is a relation.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import pyarrow as pa
+
+from kg.config import GraphConfig
+from kg.config_rdf import WIKIDATA_ENTITY
+from kg.dump import Slice, SliceReader, plan_slices
+from kg.errors import ConfigError, InputError
+from kg.parallel import Mapper
+from kg.rdf_join import Source, join_units
+from kg.rdf_slice import SliceTask, read_slice, too_many_bad_lines
+from kg.rdf_units import SliceReport, quarantine_path, read_report
+from kg.sparql import fetch
+from kg.stage import Progress, write_atomic
+from kg.turtle import write_ntriples
+
+__all__ = ["build_rdf", "plan_tasks"]
+
+log = logging.getLogger(__name__)
+
+_PARTS = ".parts"
+_CONVERTED = "source.nt"
+_HEAD_LINES = 1000  # that tell whether a source is about Wikidata's entities
+_ABOUT_ITEM = re.compile(rb"<%b|\S+\s+<http://schema\.org/about>\s+<%b" % ((re.escape(WIKIDATA_ENTITY.encode()),) * 2))
+_MENDS = {
+    "no_article": "Set 'kg.entities' to 'labelled' or 'any', or 'kg.language' to a language whose wiki has the "
+    "articles.",
+    "no_label": "Set 'kg.language' to a language that the source has labels in, 'kg.rdf.labels' to the predicates of "
+    "its labels, or 'kg.entities' to 'any'.",
+    "not_a_relation": "Set 'kg.rdf.relation_namespaces' to where its relations are.",
+    "relation_not_selected": "Extend 'kg.relations' or 'kg.relations_file', or leave both empty to keep all relations.",
+    "dropped_class": "Shorten 'kg.drop_classes'.",
+    "not_in_classes": "Extend 'kg.classes', or leave it empty.",
+    "not_listed": "Extend the list in 'kg.entities_file'.",
+    "low_degree": "Lower 'kg.min_degree'.",
+    "datatype_not_kept": "Extend 'kg.literals'.",
+    "other_language": "Set 'kg.language' to the language of the texts.",
+    "object_not_kept": "Use a source that describes the objects too, or set 'kg.entities' to 'any'.",
+    "blank_node": "Give the blank nodes IRIs.",
+}
+_USUAL = frozenset({"other_language", "datatype_not_kept", "not_a_relation", "blank_node"})
+_OTHER_MEND = "Use a source with statements between IRIs."
+
+
+def build_rdf(
+    config: GraphConfig, kind: str, relations: list[str], folder: Path, *, mapper: Mapper, progress: Progress
+) -> dict[str, Any]:
+    """Build the graph of an RDF source; the work of a stage.
+
+    Args:
+        config: which part of the source to keep.
+        kind: what ``config.dump`` is: "ntriples", "turtle" or "sparql".
+        relations: ids of the relations to keep; empty for all.
+        folder: the stage's folder; its files are described in `kg.tables`.
+        mapper: runs the slices.
+        progress: called with the stored bytes of the finished slices.
+
+    Returns:
+        The manifest's counts. Statements read are those that became triples, labels, descriptions, aliases, types and
+        articles and those that were dropped, by reason.
+
+    Raises:
+        ConfigError: the list of entities is unusable.
+        InputError: the source cannot be read, has too many lines that are no statement, or nothing of it is left.
+    """
+    parts = folder / _PARTS
+    parts.mkdir(exist_ok=True)
+    listed = _listed(config.entities_file)
+    source = _ntriples(config, kind, parts, progress)
+    tasks = plan_tasks(config, relations, parts, source)
+    reports = _read(config, tasks, mapper, progress)
+    _write_quarantine(config, tasks, reports, folder / "quarantine.jsonl")
+    lines, bad = sum(report.lines for report in reports), sum(report.undecodable for report in reports)
+    if lines == bad:
+        raise InputError(f"{config.dump} holds no statement. Set 'kg.dump' to a source that does.")
+    joined = join_units(
+        Source(
+            config=config,
+            relations=tuple(relations),
+            wikidata=tasks[0].wikidata,
+            entities=_entities(config, tasks[0].wikidata, reports),
+            listed=listed,
+            folder=parts,
+            units=[(report.number, unit) for report in reports for unit in range(report.units)],
+        ),
+        folder,
+    )
+    counts = _counts(relations, lines, bad, reports, joined)
+    if not joined["triples"]:
+        raise _nothing_left(config.dump, counts["statements"])
+    _warn_of_missing(config.dump, relations, joined["seen"])
+    shutil.rmtree(parts)
+    return counts
+
+
+def plan_tasks(config: GraphConfig, relations: Sequence[str], parts: Path, source: str) -> list[SliceTask]:
+    """The slices of N-Triples to read into ``parts``; what is there of slices cut otherwise is removed."""
+    slices = plan_slices(source, max(1, int(config.slice_mb * (1 << 20))))
+    wikidata = not config.rdf.relation_namespaces and _is_wikidata(slices[0])
+    parts.mkdir(parents=True, exist_ok=True)
+    plan = msgspec.json.encode({"slices": slices, "wikidata": wikidata})
+    marker = parts / "plan.json"
+    if not marker.exists() or marker.read_bytes() != plan:
+        for path in [*parts.glob("*.parquet"), *parts.glob("[0-9]*.json*")]:
+            path.unlink()
+        write_atomic(marker, plan)
+    return [SliceTask(config, tuple(relations), wikidata, part, parts) for part in slices]
+
+
+def _ntriples(config: GraphConfig, kind: str, parts: Path, progress: Progress) -> str:
+    """Where the source's N-Triples are."""
+    target = parts / _CONVERTED
+    if kind == "turtle":
+        if not target.exists():
+            unfinished = parts / "unfinished.nt"
+            with unfinished.open("wb") as file:
+                write_ntriples(config.dump, file)
+            unfinished.rename(target)
+    elif kind == "sparql":
+        fetch(config.dump, config.rdf, target, progress)
+    else:
+        return config.dump
+    if not target.stat().st_size:
+        raise InputError(f"{config.dump} holds no statement. Set 'kg.dump' to a source that does.")
+    return str(target)
+
+
+def _is_wikidata(first: Slice) -> bool:
+    """Whether one of a source's first statements is about an entity of Wikidata."""
+    for _, block in SliceReader(first).blocks():
+        lines = block.split(b"\n", _HEAD_LINES)[:_HEAD_LINES]
+        return any(_ABOUT_ITEM.match(line) for line in lines)
+    return False
+
+
+def _read(config: GraphConfig, tasks: list[SliceTask], mapper: Mapper, progress: Progress) -> list[SliceReport]:
+    """Read all slices that are not finished; the reports by number of the slice."""
+    reports: dict[int, SliceReport] = {}
+    total = sum(task.part.end - task.part.start for task in tasks)
+    done = 0
+
+    def take(report: SliceReport) -> None:
+        nonlocal done
+        reports[report.number] = report
+        part = tasks[report.number].part
+        done += part.end - part.start
+        lines = sum(known.lines for known in reports.values())
+        bad = sum(known.undecodable for known in reports.values())
+        faults = [fault for known in reports.values() for fault in known.faults]
+        progress(done, total, "bytes", statements=lines - bad)
+        if lines > bad > config.max_bad_lines:
+            raise too_many_bad_lines(config.dump, config.max_bad_lines, _last_bad_line(tasks, reports))
+        if len(faults) > config.max_corrupt_members:
+            raise InputError(
+                f"{config.dump} has more than {config.max_corrupt_members} parts that cannot be unpacked; one begins "
+                f"at byte {faults[-1].byte} of {faults[-1].file}: {faults[-1].reason}. Fetch the file again, or raise "
+                "'kg.max_corrupt_members' to do without these parts."
+            )
+        for fault in report.faults:
+            log.warning("%s: skipped what cannot be unpacked from byte %d on: %s", fault.file, fault.byte, fault.reason)
+
+    waiting = []
+    for task in tasks:
+        finished = read_report(task.folder, task.part.number)
+        if finished is None:
+            waiting.append(task)
+        else:
+            take(finished)
+    if reports:
+        log.info("%s: %d of %d slices were read before", config.dump, len(reports), len(tasks))
+    for report in mapper(read_slice, waiting):
+        take(report)
+    ordered = [reports[task.part.number] for task in tasks]
+    _check_chain(tasks, ordered)
+    return ordered
+
+
+def _last_bad_line(tasks: list[SliceTask], reports: dict[int, SliceReport]) -> dict[str, Any]:
+    number = max(number for number, report in reports.items() if report.undecodable)
+    return json.loads(quarantine_path(tasks[0].folder, number).read_text(encoding="utf-8").splitlines()[-1])
+
+
+def _check_chain(tasks: list[SliceTask], reports: list[SliceReport]) -> None:
+    """Every slice must begin with the member at which the one before ended."""
+    expected: dict[str, int | None] = {}
+    for task, report in zip(tasks, reports, strict=True):
+        file = task.part.file
+        if report.first_member is None:
+            continue
+        if file in expected and expected[file] != report.first_member:
+            raise InputError(
+                f"{file} is corrupt: a member ends before byte {expected[file]}, where none begins; the next one is "
+                f"at byte {report.first_member}. Fetch the file again."
+            )
+        expected[file] = report.next_member
+
+
+def _write_quarantine(config: GraphConfig, tasks: list[SliceTask], reports: list[SliceReport], path: Path) -> None:
+    """Gather what was set aside, by file and offset in its decompressed stream."""
+    with path.open("w", encoding="utf-8") as target:
+        base, file = 0, ""
+        for task, report in zip(tasks, reports, strict=True):
+            if task.part.file != file:
+                base, file = 0, task.part.file
+            name = config.dump if Path(file) == task.folder / _CONVERTED else file
+            for line in quarantine_path(task.folder, report.number).read_text(encoding="utf-8").split("\n")[:-1]:
+                _write_record(target, json.loads(line) | {"file": name}, base)
+            for fault in report.faults:
+                _write_record(target, msgspec.to_builtins(fault), base)
+            base += report.raw_bytes
+
+
+def _write_record(target: IO[str], record: dict[str, Any], base: int) -> None:
+    record["offset"] += base
+    json.dump(record, target, ensure_ascii=False)
+    target.write("\n")
+
+
+def _entities(config: GraphConfig, wikidata: bool, reports: list[SliceReport]) -> str:
+    """Which entities to keep: those with a label where a source knows no articles."""
+    if config.entities != "wikipedia" or wikidata or any(report.articles for report in reports):
+        return config.entities
+    log.info("%s tells of no articles: keeping all entities with a label", config.dump)
+    return "labelled"
+
+
+def _listed(path: str | None) -> pa.Array | None:
+    """The ids of the allow-list of entities, or None if there is none."""
+    if path is None:
+        return None
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"Cannot read the list of entities {path}: {reason}. Check 'kg.entities_file'.") from error
+    # IRIs may have commas in them; Wikidata's ids, which often come from a CSV file, have none.
+    words = (match[0] for line in lines if (match := re.match(r"Q\d+(?=[,;])|\S+", line.strip())))
+    found = {word for word in words if not word.startswith("#")}
+    if not found:
+        raise ConfigError(f"The list of entities {path} holds no id. Write one on each line, or unset it.")
+    return pa.array(sorted(found), pa.string())
+
+
+def _counts(
+    relations: list[str], lines: int, bad: int, reports: list[SliceReport], joined: dict[str, Any]
+) -> dict[str, Any]:
+    dropped: Counter[str] = sum((Counter(report.dropped) for report in reports), Counter())
+    dropped.update(joined["dropped"])
+    uses = ("labels", "descriptions", "aliases", "types", "articles")
+    return {
+        "lines": lines,
+        "undecodable": bad,
+        "corrupt_members": sum(len(report.faults) for report in reports),
+        "statements": {
+            "read": lines - bad,
+            "triples": joined["triples"],
+            **{use: joined["used"][use] for use in uses},
+            "dropped": {reason: count for reason, count in sorted(dropped.items()) if count},
+        },
+        "nodes": joined.get("nodes", {"total": 0}),
+        "relations": joined.get("relations", 0),
+        "relations_without_label": joined.get("relations_without_label", 0),
+        "relations_not_found": len(_missing(relations, joined["seen"])),
+        "triples": joined["triples"],
+    }
+
+
+def _missing(relations: list[str], seen: dict[str, bool]) -> list[str]:
+    return [name for name in relations if name not in seen]
+
+
+def _warn_of_missing(dump: str, relations: list[str], seen: dict[str, bool]) -> None:
+    missing = _missing(relations, seen)
+    if missing:
+        near = dict.fromkeys(
+            found for name in missing[:3] for found in difflib.get_close_matches(name, sorted(seen), n=3)
+        )
+        log.warning(
+            "No statement of %s has the selected relation%s %s%s; the graph is built without.%s",
+            dump,
+            "s" if len(missing) > 1 else "",
+            ", ".join(missing[:20]),
+            " and more" if len(missing) > 20 else "",
+            f" Near ones that it has: {', '.join(near)}." if near else "",
+        )
+
+
+def _nothing_left(dump: str, statements: dict[str, Any]) -> InputError:
+    reasons = sorted(((count, reason) for reason, count in statements["dropped"].items()), reverse=True)
+    if not reasons:
+        return InputError(f"No triple of {dump} is left: it holds no statement that could be one. {_OTHER_MEND}")
+    told = ", ".join(f"{reason.replace('_', ' ')} {count}" for count, reason in reasons)
+    # Texts in other languages and other wikis' pages are many in a source of which nothing is amiss.
+    decisive = [reason for _, reason in reasons if reason in _MENDS and reason not in _USUAL] or [reasons[0][1]]
+    return InputError(
+        f"No triple of {dump} passes the filters. Of {statements['read']} statements these were dropped: {told}. "
+        f"{_MENDS.get(decisive[0], _OTHER_MEND)}"
+    )
