@@ -7,8 +7,8 @@ claims with items, dates, numbers, positions, identifiers and links as objects, 
 read the same bytes on one core in one run; the slow ones read the first ``--peer-lines`` lines, which are alike.
 
 `scan` finds the terms of every line; `slice` also selects the English part, numbers its terms and writes the Parquet
-parts that a graph is joined from (`kg.rdf.read_slice`, plain file); `rdflib` is its N-Triples parser with a sink that
-counts; `pyoxigraph` its parser in Rust, drained without looking at the terms.
+parts that a graph is joined from (`kg.rdf.slices.read_slice`, plain file); `rdflib` is its N-Triples parser with a sink
+that counts; `pyoxigraph` its parser in Rust, drained without looking at the terms.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from kg.config import GraphConfig
-from kg.ntriples import Scanner
-from kg.rdf import plan_tasks
-from kg.rdf_slice import read_slice
+from kg.rdf.build import plan_tasks
+from kg.rdf.ntriples import Scanner
+from kg.rdf.slices import read_slice
 
 LANGUAGES = "en de fr es ru ja zh ar pt it nl pl sv uk cs fi hu ko tr el he fa da nb ro ca".split()  # noqa: SIM905
 WD, WDT = "http://www.wikidata.org/entity/", "http://www.wikidata.org/prop/direct/"

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from kg.config_rdf import RdfConfig
+from kg.rdf.config import RdfConfig
 from kg.stage import Settings
 
 __all__ = ["GraphConfig", "SamplingConfig"]

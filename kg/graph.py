@@ -11,26 +11,31 @@ arrays themselves, by node number.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import networkx as nx
 import numpy as np
 import pyarrow as pa
 
+from kg import backend
+from kg.columns import Qualifiers, SortedIds
 from kg.errors import InputError
 from kg.stage import read_manifest
-from kg.tables import NODE_SCHEMA, RELATION_SCHEMA
-from kg.views import Adjacency, DegreeView, InDegreeView, Nodes, OutDegreeView
+from kg.tables import NODE_SCHEMA, QUALIFIERS, RELATION_SCHEMA
+from kg.views import Adjacency, DiMultiDegreeView, InMultiDegreeView, Nodes, OutMultiDegreeView
 
-__all__ = ["KnowledgeGraph", "Node", "Relation", "UnknownIdError", "graph_summary"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["KnowledgeGraph", "Node", "Relation", "UnknownIdError"]
 
 _ID_BLOCK = 1 << 16
-_QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+_SHOWN = 80  # characters of an id in a message
 
 
 class UnknownIdError(InputError, KeyError):
@@ -79,7 +84,7 @@ class KnowledgeGraph(nx.MultiDiGraph):
         out_relations, out_objects, in_relations, in_subjects: int32[triples].
         in_edge_numbers: int64[triples].
         out_preferred: bool[triples], rank of the statement.
-        item_numbers: int32[items], numbers of the Q ids; items come first among the nodes.
+        item_numbers: int32[items], numbers of the Q ids, whose nodes come first; the ids of all others are sorted.
 
     Calling the class gives an ordinary empty `networkx.MultiDiGraph`: that is how
     networkx makes copies, reversals and subgraphs, and those can be written.
@@ -111,11 +116,12 @@ class KnowledgeGraph(nx.MultiDiGraph):
         """
         folder = Path(folder)
         read_manifest(folder)
+        backend.prefer()
         graph: KnowledgeGraph = object.__new__(cls)
         graph.folder = folder
         graph._map_files(folder / "csr")
         graph.graph = {}
-        graph.__networkx_cache__ = {}
+        graph.__networkx_cache__ = None  # nothing is ever converted
         graph._node = Nodes(graph)
         graph._adj = Adjacency(graph, "out")  # networkx keeps _succ the same object
         graph._pred = Adjacency(graph, "in")
@@ -175,42 +181,54 @@ class KnowledgeGraph(nx.MultiDiGraph):
         number = self.find_number(identifier)
         if number < 0:
             raise UnknownIdError(
-                f"{identifier!r} is no node of the graph in {self.folder}. Ids look like Q64 or date:14 March 1879; "
-                "nodes.parquet lists them all."
+                f"{_shown(identifier)} is no node of the graph in {self.folder}. Its ids look like "
+                f"{self._example_ids()}; nodes.parquet lists them all."
             )
         return number
 
     def find_number(self, identifier: object) -> int:
-        """The number of the node with this id, or -1: a binary search, by number among items, by id among literals."""
+        """The number of the node with this id, or -1: a binary search, by number among items, by id among the rest."""
         if not isinstance(identifier, str):
             hash(identifier)  # networkx expects TypeError for what cannot be a node
             return -1
-        items = len(self.item_numbers)
         digits = identifier[1:]
-        if identifier[:1] == "Q" and digits.isascii() and digits.isdigit() and len(digits) < 10 and digits[0] != "0":
+        if (
+            len(self.item_numbers)
+            and identifier[:1] == "Q"
+            and digits.isascii()
+            and digits.isdigit()
+            and len(digits) < 10
+            and digits[0] != "0"
+        ):
             wanted = np.int32(digits)
-            place = int(np.searchsorted(self.item_numbers, wanted))
-            return place if place < items and self.item_numbers[place] == wanted else -1
-        ids = self._ids
-        place = bisect_left(range(items, self.node_count), identifier, key=lambda number: ids[number].as_py()) + items
-        return place if place < self.node_count and ids[place].as_py() == identifier else -1
+            place = int(self.item_numbers.searchsorted(wanted))
+            return place if place < len(self.item_numbers) and self.item_numbers[place] == wanted else -1
+        return self._ids.find(identifier)
 
     def node_id(self, number: int) -> str:
         """The id of the node with this number; `IndexError` if there is no such number."""
         if 0 <= number < len(self.item_numbers):
             return f"Q{self.item_numbers[number]}"
-        if number < 0:
-            raise IndexError(f"{number} is no node number")
-        return self._ids[number].as_py()
+        return self._ids[number]
 
     def node_ids(self) -> Iterator[str]:
         """The ids of all nodes by number."""
-        for start in range(0, self.node_count, _ID_BLOCK):
-            yield from self._ids.slice(start, _ID_BLOCK).to_pylist()
+        blocks = self.node_table.select(["id"]).to_batches(max_chunksize=_ID_BLOCK)
+        return chain.from_iterable(block["id"].to_pylist() for block in blocks)
+
+    def node_id_array(self) -> np.ndarray:
+        """The ids of all nodes by number, as Python objects: object[nodes]."""
+        return self.node_table["id"].to_numpy(zero_copy_only=False)
 
     def node_row(self, number: int) -> dict[str, Any]:
         """The row of the node table with this number."""
         return self.node_table.slice(number, 1).to_pylist()[0]
+
+    def node_attributes(self, number: int) -> dict[str, Any]:
+        """What networkx sees of the node with this number: its row without the id."""
+        row = self.node_row(number)
+        del row["id"]
+        return row
 
     def node(self, identifier: str) -> Node:
         """Everything known of a node; `UnknownIdError` if no node has the id."""
@@ -227,8 +245,7 @@ class KnowledgeGraph(nx.MultiDiGraph):
             return self._relation_numbers[identifier]
         except KeyError:
             raise UnknownIdError(
-                f"{identifier!r} is no relation of the graph in {self.folder}. Ids look like P36; relations.parquet "
-                "lists them all."
+                f"{_shown(identifier)} is no relation of the graph in {self.folder}. {self._example_relation()}"
             ) from None
 
     def relation(self, identifier: str) -> Relation:
@@ -246,9 +263,39 @@ class KnowledgeGraph(nx.MultiDiGraph):
         """The labels of the relations by number."""
         return self.relation_table["label"].to_pylist()
 
+    @cached_property
+    def edge_attribute_names(self) -> tuple[str, ...]:
+        """The attributes of every edge: label, rank and, if the graph was built with them, qualifiers."""
+        return ("label", "rank", QUALIFIERS.name) if self._qualifiers.present else ("label", "rank")
+
+    def edge_attribute(self, edge: int, name: str) -> Any:
+        """One attribute of the edge with this number; `KeyError` if edges have none of the name.
+
+        Qualifiers are (relation id, node id) pairs. They are read from ``triples.parquet`` a row group at a time, and
+        the last two stay in memory: edges in their order cost some microseconds each, a jump to a far one 50 ms.
+        """
+        if name == "label":
+            return self.relation_labels[self.out_relations[edge]]
+        if name == "rank":
+            return "preferred" if self.out_preferred[edge] else "normal"
+        if name not in self.edge_attribute_names:
+            raise KeyError(name)
+        return self._qualifiers[edge]
+
     def to_networkx(self) -> nx.MultiDiGraph:
         """An ordinary graph in memory with all nodes, edges and attributes; it can be written."""
         return self.copy()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The triples as a table, by edge number.
+
+        Returns:
+            ``subject``, ``relation``, ``object`` (ids), ``subject_label``, ``relation_label``, ``object_label`` and
+            ``rank``; all categorical, 21 bytes a triple beside the ids and labels themselves.
+        """
+        from kg.frame import triple_frame
+
+        return triple_frame(self)
 
     # What networkx computes from the dictionaries, taken from the arrays.
 
@@ -266,15 +313,15 @@ class KnowledgeGraph(nx.MultiDiGraph):
 
     @cached_property
     def degree(self) -> Any:
-        return DegreeView(self)
+        return DiMultiDegreeView(self)
 
     @cached_property
     def in_degree(self) -> Any:
-        return InDegreeView(self)
+        return InMultiDegreeView(self)
 
     @cached_property
     def out_degree(self) -> Any:
-        return OutDegreeView(self)
+        return OutMultiDegreeView(self)
 
     def to_directed_class(self) -> type[nx.MultiDiGraph]:
         return nx.MultiDiGraph
@@ -299,8 +346,21 @@ class KnowledgeGraph(nx.MultiDiGraph):
     clear = clear_edges = update = _refuse
 
     @cached_property
-    def _ids(self) -> pa.ChunkedArray:
-        return self.node_table["id"]
+    def _ids(self) -> SortedIds:
+        return SortedIds(self.node_table["id"], len(self.item_numbers))
+
+    @cached_property
+    def _qualifiers(self) -> Qualifiers:
+        return Qualifiers(self.folder / "triples.parquet", self.triple_count)
+
+    def _example_ids(self) -> str:
+        numbers = sorted({0, min(len(self.item_numbers), self.node_count - 1)}) if self.node_count else []
+        return " or ".join(_shown(self.node_id(number)) for number in numbers) or "nothing, it is empty"
+
+    def _example_relation(self) -> str:
+        if not self.relation_ids:
+            return "It has no relations."
+        return f"Its ids look like {_shown(self.relation_ids[0])}; relations.parquet lists them all."
 
     @cached_property
     def _relation_numbers(self) -> dict[str, int]:
@@ -320,51 +380,6 @@ _ARRAYS = {
 }
 
 
-def graph_summary(graph: KnowledgeGraph) -> dict[str, Any]:
-    """What a person wants to know of a graph at a glance, as JSON-ready data.
-
-    Returns:
-        ``nodes``, ``relations``, ``triples``: counts; ``kinds``: nodes by kind; ``degree``,
-        ``out_degree``, ``in_degree``: quantiles; ``components``: number of weakly connected
-        components, and nodes and share of the largest; ``isolated``: nodes without a triple;
-        ``relation_counts``: id, label and triples of each relation, most frequent first.
-    """
-    out_degree, in_degree = np.diff(graph.out_offsets), np.diff(graph.in_offsets)
-    components, largest = _weak_components(graph)
-    counted = graph.node_table["kind"].value_counts().to_pylist()
-    relations = graph.relation_table.select(["id", "label", "count"]).to_pylist()
-    return {
-        "nodes": graph.node_count,
-        "relations": graph.relation_count,
-        "triples": graph.triple_count,
-        "kinds": {entry["values"]: entry["counts"] for entry in sorted(counted, key=lambda entry: entry["values"])},
-        "degree": _quantiles(out_degree + in_degree),
-        "out_degree": _quantiles(out_degree),
-        "in_degree": _quantiles(in_degree),
-        "isolated": int((out_degree + in_degree == 0).sum()),
-        "components": {
-            "count": components,
-            "largest": largest,
-            "largest_share": round(largest / max(graph.node_count, 1), 6),
-        },
-        "relation_counts": sorted(relations, key=lambda row: -row["count"]),
-    }
-
-
-def _weak_components(graph: KnowledgeGraph) -> tuple[int, int]:
-    """Number of weakly connected components, and nodes of the largest."""
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
-    if not graph.node_count:
-        return 0, 0
-    ones = np.ones(graph.triple_count, dtype=np.int8)
-    adjacency = csr_array((ones, graph.out_objects, graph.out_offsets), shape=(graph.node_count, graph.node_count))
-    count, labels = connected_components(adjacency, directed=True, connection="weak")
-    return int(count), int(np.bincount(labels).max())
-
-
-def _quantiles(degrees: np.ndarray) -> dict[str, float]:
-    values = np.quantile(degrees, _QUANTILES) if len(degrees) else np.zeros(len(_QUANTILES))
-    named = {f"q{round(100 * share)}": float(value) for share, value in zip(_QUANTILES, values, strict=True)}
-    return named | {"mean": round(float(degrees.mean()), 3) if len(degrees) else 0.0}
+def _shown(identifier: object) -> str:
+    text = repr(identifier)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

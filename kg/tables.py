@@ -1,6 +1,6 @@
 """The files of a graph, and what every builder of one needs to write them.
 
-A builder (`kg.build` for Wikidata's dumps, `kg.rdf` for RDF) brings nodes,
+A builder (`kg.build` for Wikidata's dumps, `kg.rdf.build` for RDF) brings nodes,
 relations and triples as columns; here triples become sorted and unique, names
 unique, and the tables and adjacency arrays go to disk. The same graph gives the
 same bytes, whoever built it.

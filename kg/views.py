@@ -13,24 +13,37 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import networkx as nx
 import numpy as np
-from networkx.classes.reportviews import DiMultiDegreeView, InMultiDegreeView, OutMultiDegreeView
+from networkx.classes import reportviews
 
 if TYPE_CHECKING:
     from kg.graph import KnowledgeGraph
 
-__all__ = ["Adjacency", "Attributes", "DegreeView", "InDegreeView", "Nodes", "OutDegreeView"]
+__all__ = [
+    "Adjacency",
+    "Attributes",
+    "DiMultiDegreeView",
+    "EdgeAttributes",
+    "InMultiDegreeView",
+    "Nodes",
+    "OutMultiDegreeView",
+]
 
 _ROW_BLOCK = 1 << 10  # rows turned into dictionaries at a time
 
 
+def _refuse(self: Any, *arguments: Any, **attributes: Any) -> NoReturn:
+    raise nx.NetworkXError("The graph is read-only, and so are its attributes. Change a copy: graph.to_networkx().")
+
+
+def _detached(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, list) else value for name, value in attributes.items()}
+
+
 class Attributes(dict[str, Any]):
-    """The attributes of a node or edge: made when asked for, so writing to them would be lost and is refused.
+    """The attributes of a node: made when asked for, so writing to them would be lost and is refused.
 
     Copies, deep copies and pickles are ordinary dictionaries.
     """
-
-    def _refuse(self, *arguments: Any, **attributes: Any) -> NoReturn:
-        raise nx.NetworkXError("The graph is read-only, and so are its attributes. Change a copy: graph.to_networkx().")
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     update = setdefault = pop = popitem = clear = _refuse
@@ -42,7 +55,7 @@ class Attributes(dict[str, Any]):
         return dict(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        return {name: list(value) if isinstance(value, list) else value for name, value in self.items()}
+        return _detached(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)
@@ -78,9 +91,7 @@ class Nodes(_View):
         return self.graph.find_number(identifier) >= 0
 
     def __getitem__(self, identifier: str) -> Attributes:
-        row = self.graph.node_row(self.graph.node_number(identifier))
-        del row["id"]
-        return Attributes(row)
+        return Attributes(self.graph.node_attributes(self.graph.node_number(identifier)))
 
     def items(self) -> ItemsView[str, Any]:
         return _NodeItems(self)
@@ -133,8 +144,16 @@ class Adjacency(_View):
         """The neighbours of the node with this number."""
         return _Neighbours(self, int(self.offsets[number]), int(self.offsets[number + 1]))
 
+    def attributes(self, position: int) -> Mapping[str, Any]:
+        """The attributes of the edge at this position."""
+        return EdgeAttributes(self, position)
+
+    def edge_number(self, position: int) -> int:
+        """The number of the edge at this position."""
+        return position if self.edges is None else int(self.edges[position])
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return Adjacency, (self.graph, self.direction)
+        return type(self), (self.graph, self.direction)
 
 
 class _AdjacencyItems(ItemsView[str, Any]):
@@ -227,18 +246,51 @@ class _Edges(_View):
     def __contains__(self, relation: object) -> bool:
         return relation in self._positions
 
-    def __getitem__(self, relation: str) -> Attributes:
-        position = self._positions[relation]
+    def __getitem__(self, relation: str) -> Mapping[str, Any]:
+        return self._adjacency.attributes(self._positions[relation])
+
+
+class EdgeAttributes(_View):
+    """The attributes of the edge at a position of one direction's arrays, each looked up when asked for.
+
+    Writes are refused; copies, deep copies and pickles are ordinary dictionaries.
+    """
+
+    __slots__ = ("_adjacency", "_position")
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    update = setdefault = pop = popitem = clear = _refuse
+
+    def __init__(self, adjacency: Adjacency, position: int) -> None:
+        self._adjacency = adjacency
+        self._position = position
+
+    def __len__(self) -> int:
+        return len(self._adjacency.graph.edge_attribute_names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._adjacency.graph.edge_attribute_names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._adjacency.graph.edge_attribute_names
+
+    def __getitem__(self, name: str) -> Any:
         adjacency = self._adjacency
-        graph, edge = adjacency.graph, position if adjacency.edges is None else adjacency.edges[position]
-        return Attributes(
-            label=graph.relation_labels[adjacency.relations[position]],
-            rank="preferred" if graph.out_preferred[edge] else "normal",
-        )
+        if name == "label":  # known without the number of the edge, which is far away in memory
+            return adjacency.graph.relation_labels[adjacency.relations[self._position]]
+        return adjacency.graph.edge_attribute(adjacency.edge_number(self._position), name)
+
+    def __copy__(self) -> dict[str, Any]:
+        return dict(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return _detached(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
 
 
-class _ArrayDegrees:
-    """Mixed into networkx's degree views: degrees without weights come from the offsets of these directions."""
+class _ArrayDegrees(reportviews.DiDegreeView):
+    """Put before networkx's degree views: degrees without weights come from the offsets of these directions."""
 
     _directions: tuple[str, ...]
     _graph: KnowledgeGraph
@@ -247,13 +299,13 @@ class _ArrayDegrees:
 
     def __getitem__(self, identifier: str) -> Any:
         if self._weight is not None:
-            return super().__getitem__(identifier)  # type: ignore[misc]
+            return super().__getitem__(identifier)
         number = self._graph.node_number(identifier)
         return int(sum(offsets[number + 1] - offsets[number] for offsets in self._offsets()))
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         if self._weight is not None:
-            return super().__iter__()  # type: ignore[misc]
+            return super().__iter__()
         if isinstance(self._nodes, list):
             return ((identifier, self[identifier]) for identifier in self._nodes)
         degrees = np.sum([np.diff(offsets) for offsets in self._offsets()], axis=0)
@@ -263,13 +315,16 @@ class _ArrayDegrees:
         return [getattr(self._graph, f"{direction}_offsets") for direction in self._directions]
 
 
-class DegreeView(_ArrayDegrees, DiMultiDegreeView):
+# The names are networkx's, because the views show them.
+
+
+class DiMultiDegreeView(_ArrayDegrees, reportviews.DiMultiDegreeView):
     _directions = ("out", "in")
 
 
-class OutDegreeView(_ArrayDegrees, OutMultiDegreeView):
+class OutMultiDegreeView(_ArrayDegrees, reportviews.OutMultiDegreeView):
     _directions = ("out",)
 
 
-class InDegreeView(_ArrayDegrees, InMultiDegreeView):
+class InMultiDegreeView(_ArrayDegrees, reportviews.InMultiDegreeView):
     _directions = ("in",)

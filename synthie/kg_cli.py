@@ -94,8 +94,8 @@ def show(
 
     Examples: synthie kg show Q64 · synthie kg show berlin · synthie kg show P36 --limit 5
     """
-    from kg.describe import describe_node, describe_relation
-    from kg.lookup import find_nodes, find_relations, resolve_node
+    from kg.query.describe import describe_node, describe_relation
+    from kg.query.lookup import find_nodes, find_relations, resolve_node
     from synthie.kg_output import print_hits, print_node, print_relation
 
     graph = _open(run)
@@ -181,9 +181,9 @@ def export(
     Examples: synthie kg export graph.graphml · synthie kg export graph.nt.gz
     · synthie kg export berlin.tsv --around Q64 --hops 2 --relations P17,P36
     """
-    from kg.export import export_graph
-    from kg.lookup import resolve_node, resolve_relation
-    from kg.part import Part
+    from kg.exports.export import export_graph
+    from kg.exports.part import Part
+    from kg.query.lookup import resolve_node, resolve_relation
     from synthie.command import progress_bar
 
     chosen = file_format or _format_of(out)

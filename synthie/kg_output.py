@@ -17,7 +17,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from kg.graph import KnowledgeGraph
-    from kg.lookup import Hit
+    from kg.query.lookup import Hit
     from synthie.kg_query import Cell
 
 __all__ = ["print_hits", "print_node", "print_relation", "print_rows", "print_summary"]
@@ -78,7 +78,7 @@ _MISSING = ("label", "description", "aliases", "types")
 
 
 def print_node(node: dict[str, Any]) -> None:
-    """The data of `kg.describe.describe_node`."""
+    """The data of `kg.query.describe.describe_node`."""
     console = _console()
     console.print(
         Text.assemble((node["id"], "bold cyan"), "  ", (_one_line(node["label"]), "bold"), f"  ({node['kind']})")
@@ -104,7 +104,7 @@ def print_node(node: dict[str, Any]) -> None:
 
 
 def print_relation(relation: dict[str, Any]) -> None:
-    """The data of `kg.describe.describe_relation`."""
+    """The data of `kg.query.describe.describe_relation`."""
     console = _console()
     console.print(Text.assemble((relation["id"], "bold cyan"), "  ", (relation["label"], "bold"), "  (relation)"))
     console.print(_plain(relation["description"]) or "[dim](no description)[/dim]")

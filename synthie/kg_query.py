@@ -38,7 +38,7 @@ class Answer:
 
 def pattern_rows(graph: KnowledgeGraph, patterns: Sequence[str]) -> Answer:
     """The solutions of triple patterns; without variables, a row without cells for each triple that fits."""
-    from kg.pattern import count_solutions, parse_query, solutions
+    from kg.query.pattern import count_solutions, parse_query, solutions
 
     query = parse_query(graph, patterns)
 
@@ -65,7 +65,7 @@ def sparql_rows(graph: KnowledgeGraph, text: str) -> Answer:
     """
     from rdflib.plugins.sparql import prepareQuery
 
-    from kg.rdflib_store import open_sparql
+    from kg.query.sparql import open_sparql
 
     logging.getLogger("rdflib.term").setLevel(logging.CRITICAL)  # it complains of every date before the year 1
     opened = open_sparql(graph)

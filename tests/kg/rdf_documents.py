@@ -13,7 +13,7 @@ import zstandard
 from kg.config import GraphConfig
 from kg.graph import KnowledgeGraph
 from kg.parallel import in_this_process
-from kg.rdf import build_rdf
+from kg.rdf.build import build_rdf
 from kg.stage import Manifest, no_progress, run_stage
 
 WD = "http://www.wikidata.org/entity/"

@@ -21,11 +21,11 @@ from wikidata_documents import build, coordinate, date, item, monolingual, prope
 from kg.build import build_graph
 from kg.config import GraphConfig
 from kg.errors import ConfigError, StorageError
-from kg.export import FORMATS, Format, export_graph
-from kg.export_text import csv_lines, graphml_edges, graphml_head, graphml_nodes, ntriples_lines, ntriples_names
+from kg.exports.export import FORMATS, Format, export_graph
+from kg.exports.part import Part
+from kg.exports.text import csv_lines, graphml_edges, graphml_head, graphml_nodes, ntriples_lines, ntriples_names
 from kg.graph import KnowledgeGraph
-from kg.part import Part
-from kg.rdflib_store import open_sparql
+from kg.query.sparql import open_sparql
 
 SAMPLE = Path(__file__).parents[2] / "data/sample/wikidata.json.gz"
 NASTY = 'a "b"\t<c> & \\d\\ Ünïcode 日本, 🙂'

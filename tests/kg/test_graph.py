@@ -10,15 +10,17 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_graphs import write_graph
 from wikidata_documents import build, coordinate, date, item, property_document, quantity, to_item, write_dump
 
 from kg.build import build_graph
 from kg.config import GraphConfig
 from kg.errors import InputError
-from kg.graph import KnowledgeGraph, Node, Relation, UnknownIdError, graph_summary
+from kg.graph import KnowledgeGraph, Node, Relation, UnknownIdError
 
 LITERALS = ("date:1237", "quantity:5", "coordinate:1°0′N 2°0′E")
 
@@ -198,10 +200,149 @@ def test_a_pickled_graph_opens_its_folder_again(graph: KnowledgeGraph) -> None:
     assert pickle.loads(pickle.dumps(graph.nodes["Q64"])) == graph.nodes["Q64"]
 
 
+def test_attributes_of_edges_are_ordinary_dictionaries_once_copied(graph: KnowledgeGraph) -> None:
+    attributes = graph["Q64"]["Q183"]["P17"]
+    expected = {"label": "country", "rank": "normal"}
+    for copied in (attributes.copy(), copy.copy(attributes), copy.deepcopy(attributes), dict(attributes)):
+        assert type(copied) is dict
+        assert copied == expected == attributes
+    assert attributes.get("weight", 1) == 1
+    with pytest.raises(KeyError):
+        attributes["weight"]
+
+
+def test_the_triples_are_a_table_of_pandas(graph: KnowledgeGraph) -> None:
+    frame = graph.to_pandas()
+    assert list(frame.columns) == [
+        "subject", "relation", "object", "subject_label", "relation_label", "object_label", "rank"
+    ]  # fmt: skip
+    assert {str(dtype) for dtype in frame.dtypes} == {"category"}
+    rows = list(frame.itertuples(index=False, name=None))
+    assert rows == sorted(rows, key=lambda row: [graph.node_number(row[0]), graph.relation_number(row[1])])
+    assert set(rows) == {
+        (s, r, o, graph.nodes[s]["label"], values["label"], graph.nodes[o]["label"], values["rank"])
+        for s, o, r, values in graph.edges(keys=True, data=True)
+    }
+    assert len(rows) == graph.triple_count
+
+
 def test_the_arrays_are_mapped_and_cannot_be_written(graph: KnowledgeGraph) -> None:
     assert isinstance(graph.out_objects.base, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         graph.out_objects[0] = 1
+
+
+# --- ids of any vocabulary --------------------------------------------------------------------------------------------
+
+identifiers = st.one_of(
+    st.integers(0, 10**12).map(lambda number: f"Q{number}"),
+    st.sampled_from(["Q", "dbr:Berlin", "dbr:Äpfel", "", "date:1237", "\U0001f600", "\ufffd"]),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(present=st.sets(identifiers, max_size=40), asked=st.sets(identifiers, max_size=20))
+def test_every_id_is_found_in_a_graph_without_items(
+    tmp_path_factory: pytest.TempPathFactory, present: set[str], asked: set[str]
+) -> None:
+    graph = write_graph(tmp_path_factory.mktemp("graph"), present)
+    assert list(graph) == sorted(present)
+    assert [graph.node_number(identifier) for identifier in graph] == list(range(len(present)))
+    assert [graph.node_id(number) for number in range(len(present))] == list(graph)
+    assert {identifier for identifier in asked if identifier in graph} == asked & present
+
+
+@settings(max_examples=30, deadline=None)
+@given(items=st.sets(st.integers(1, 999_999_999), min_size=1), others=st.sets(st.text("abQ:1", max_size=3)))
+def test_items_come_first_and_other_ids_are_sorted_behind_them(
+    tmp_path_factory: pytest.TempPathFactory, items: set[int], others: set[str]
+) -> None:
+    others = {f"date:{name}" for name in others}
+    graph = write_graph(tmp_path_factory.mktemp("graph"), others, items=items)
+    expected = [*(f"Q{number}" for number in sorted(items)), *sorted(others)]
+    assert list(graph) == expected
+    assert [graph.find_number(identifier) for identifier in expected] == list(range(len(expected)))
+    assert graph.find_number("Q0") == graph.find_number("date") == graph.find_number("zzz") == -1
+
+
+def test_an_id_is_found_in_every_record_batch_of_the_table(tmp_path: Path) -> None:
+    ids = [f"dbr:{number:06}" for number in range(70_000)]  # the table is written in batches of 65,536 rows
+    graph = write_graph(tmp_path, ids)
+    for number in (0, 65_535, 65_536, 69_999):
+        assert graph.find_number(ids[number]) == number
+        assert graph.node_id(number) == ids[number]
+    assert graph.find_number("dbr:065535x") == graph.find_number("dbr:") == graph.find_number("dbr:070000") == -1
+
+
+def test_the_message_for_an_unknown_id_shows_ids_of_this_graph(tmp_path: Path) -> None:
+    graph = write_graph(tmp_path / "rdf", ["dbr:Berlin", "dbr:Germany"], [("dbr:Berlin", "dbo:country", "dbr:Germany")])
+    with pytest.raises(UnknownIdError, match=r"'Q64' is no node .* ids look like 'dbr:Berlin'; nodes.parquet"):
+        graph.node("Q64")
+    with pytest.raises(UnknownIdError, match=r"'P17' is no relation .* ids look like 'dbo:country'; relations.parquet"):
+        graph.relation("P17")
+    items = write_graph(tmp_path / "items", ["date:1237"], items=[64])
+    with pytest.raises(UnknownIdError, match=r"ids look like 'Q64' or 'date:1237'; nodes.parquet"):
+        items.node("Q1")
+    with pytest.raises(UnknownIdError, match="It has no relations"):
+        items.relation("P17")
+    with pytest.raises(UnknownIdError, match=r"'x{79}… is no node"):
+        items.node("x" * 1000)
+    empty = write_graph(tmp_path / "empty", [])
+    with pytest.raises(UnknownIdError, match="it is empty"):
+        empty.node("Q1")
+
+
+# --- qualifiers -----------------------------------------------------------------------------------------------------
+
+STATED = {
+    ("a", "was", "b"): [("since", "date:1990"), ("until", "date:1995")],
+    ("b", "best", "c"): [("of", "c")],
+}
+
+
+@pytest.fixture
+def qualified(tmp_path: Path) -> KnowledgeGraph:
+    triples = [*STATED, ("a", "was", "c"), ("c", "was", "a"), ("c", "was", "b")]
+    graph = write_graph(tmp_path / "kg", "abc", triples, qualifiers=STATED)
+    path = tmp_path / "kg" / "triples.parquet"
+    pq.write_table(pq.read_table(path), path, row_group_size=2)  # as a graph of millions has several
+    return graph
+
+
+def test_qualifiers_are_attributes_of_the_edges(qualified: KnowledgeGraph) -> None:
+    for edges in (qualified.edges, qualified.in_edges):
+        found = {(s, r, o): values["qualifiers"] for s, o, r, values in edges(keys=True, data=True)}
+        assert {triple: pairs for triple, pairs in found.items() if pairs} == STATED
+        assert len(found) == 5
+    assert qualified["b"]["c"]["best"] == {"label": "the best", "rank": "preferred", "qualifiers": [("of", "c")]}
+    assert qualified.to_networkx()["a"]["b"]["was"]["qualifiers"] == STATED["a", "was", "b"]
+
+
+def test_qualifiers_are_read_only_when_they_are_looked_at(qualified: KnowledgeGraph) -> None:
+    assert list(qualified["a"]["b"]["was"]) == ["label", "rank", "qualifiers"]
+    path = qualified.folder / "triples.parquet"
+    content = path.read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    path.write_bytes(content[:4] + bytes(footer - 4) + content[footer:])
+    damaged = KnowledgeGraph.open(qualified.folder)
+    assert damaged["a"]["b"]["was"]["label"] == "the was"
+    assert nx.shortest_path(damaged, "a", "c") == ["a", "c"]
+    with pytest.raises(InputError, match=r"triples.parquet is damaged: .* build the graph again"):
+        damaged["a"]["b"]["was"]["qualifiers"]
+
+
+def test_a_graph_without_qualifiers_has_no_such_attribute(graph: KnowledgeGraph) -> None:
+    assert "qualifiers" not in graph["Q64"]["Q183"]["P17"]
+    with pytest.raises(KeyError):
+        graph["Q64"]["Q183"]["P17"]["qualifiers"]
+
+
+def test_triples_of_another_graph_are_refused(qualified: KnowledgeGraph) -> None:
+    path = qualified.folder / "triples.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(InputError, match=r"triples.parquet is damaged: it holds 4 triples, csr/ 5"):
+        list(KnowledgeGraph.open(qualified.folder)["a"]["b"]["was"])
 
 
 # --- networkx algorithms --------------------------------------------------------------------------------------------
@@ -308,26 +449,6 @@ def test_a_missing_or_unfinished_graph_is_refused(tmp_path: Path) -> None:
     shutil.move(tmp_path / "kg" / "manifest.json", tmp_path / "manifest.json")
     with pytest.raises(InputError, match="no finished stage"):
         KnowledgeGraph.open(tmp_path / "kg")
-
-
-# --- summary --------------------------------------------------------------------------------------------------------
-
-
-def test_the_summary_counts_what_networkx_counts(graph: KnowledgeGraph, ordinary: nx.MultiDiGraph) -> None:
-    summary = graph_summary(graph)
-    assert json.loads(json.dumps(summary)) == summary
-    assert (summary["nodes"], summary["relations"], summary["triples"]) == (6, 7, 7)
-    assert summary["kinds"] == {"coordinate": 1, "date": 1, "entity": 3, "quantity": 1}
-    parts = list(nx.weakly_connected_components(ordinary))
-    assert summary["components"]["count"] == len(parts) == 2
-    assert summary["components"]["largest"] == max(map(len, parts))
-    assert summary["isolated"] == 1
-    degrees = [degree for _, degree in ordinary.degree]
-    assert summary["degree"]["q100"] == max(degrees)
-    assert summary["degree"]["q50"] == float(np.median(degrees))
-    counts = [row["count"] for row in summary["relation_counts"]]
-    assert counts == sorted(counts, reverse=True)
-    assert sum(counts) == 7
 
 
 def test_a_written_graph_can_be_built_over_an_open_one(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rdflib import Literal, URIRef
 from rdflib.plugins.parsers.ntriples import W3CNTriplesParser
 
-from kg.ntriples import (
+from kg.rdf.ntriples import (
     BLANK,
     ESCAPED,
     IRI,

@@ -16,12 +16,12 @@ from wikidata_documents import build, date, item, property_document, quantity, t
 
 from kg.build import build_graph
 from kg.config import GraphConfig
-from kg.describe import describe_node, describe_relation
 from kg.errors import ConfigError, InputError
 from kg.graph import KnowledgeGraph, UnknownIdError
-from kg.lookup import AmbiguousNameError, find_nodes, resolve_node, resolve_relation
-from kg.pattern import count_solutions, parse_query, solutions
-from kg.rdflib_store import open_sparql
+from kg.query.describe import describe_node, describe_relation
+from kg.query.lookup import AmbiguousNameError, find_nodes, resolve_node, resolve_relation
+from kg.query.pattern import count_solutions, parse_query, solutions
+from kg.query.sparql import open_sparql
 
 SAMPLE = Path(__file__).parents[2] / "data/sample/wikidata.json.gz"
 TERMS = ["Q64", "Q183", "Q90", "?a", "?b", "?c", "_"]

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import kg.rdf_slice
+import kg.rdf.slices
 from kg.build import build_graph
 from kg.config import GraphConfig
-from kg.config_rdf import RdfConfig
 from kg.errors import ConfigError, InputError
 from kg.graph import KnowledgeGraph
 from kg.parallel import in_processes, in_this_process
-from kg.rdf import build_rdf
+from kg.rdf.build import build_rdf
+from kg.rdf.config import RdfConfig
+from kg.rdf.terms import Prefixes, literal, local_name
 from kg.stage import no_progress
-from kg.terms import Prefixes, literal, local_name
 from tests.kg.rdf_documents import (
     ABOUT,
     LABEL,
@@ -243,7 +243,7 @@ def test_processes_units_and_the_order_of_lines_leave_no_trace(tmp_path: Path, m
     options = config(tmp_path / "dump.nt", slice_mb=0.002)
     build_rdf(options, "ntriples", [], tmp_path / "kg", mapper=in_processes(2), progress=no_progress)
     assert content(tmp_path / "kg") == content(tmp_path / "expected")
-    monkeypatch.setattr(kg.rdf_slice, "_UNIT_BYTES", 0)
+    monkeypatch.setattr(kg.rdf.slices, "_UNIT_BYTES", 0)
     (tmp_path / "turned.nt").write_text("\n".join(reversed(truthy())))
     build(config(tmp_path / "turned.nt", slice_mb=0.002), tmp_path / "turned")
     assert content(tmp_path / "turned") == content(tmp_path / "expected")

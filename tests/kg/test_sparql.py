@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from kg.config_rdf import RdfConfig
 from kg.errors import ConfigError, InputError
-from kg.sparql import fetch, source_digest
+from kg.rdf.config import RdfConfig
+from kg.rdf.sparql import fetch, source_digest
 from tests.kg.rdf_documents import build, config, content, truthy
 
 Script = Callable[[int, str, BaseHTTPRequestHandler], None]

@@ -19,9 +19,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kg.config_rdf import WIKIDATA_DIRECT, RdfConfig
 from kg.dump import Fault
-from kg.terms import Prefixes
+from kg.rdf.config import WIKIDATA_DIRECT, RdfConfig
+from kg.rdf.terms import Prefixes
 
 __all__ = [
     "ALIAS",

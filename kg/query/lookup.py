@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kg.errors import InputError
+from kg.exports.rdf import graph_prefixes
 from kg.graph import KnowledgeGraph, UnknownIdError
-from kg.rdf_terms import graph_prefixes
 
 __all__ = ["AmbiguousNameError", "Hit", "find_nodes", "find_relations", "resolve_node", "resolve_relation"]
 

@@ -23,7 +23,7 @@ from rdflib.compat import decodeUnicodeEscape
 from rdflib.exceptions import ParserError
 from rdflib.plugins.parsers.ntriples import W3CNTriplesParser, r_literal, r_nodeid, unquote
 
-from kg.ntriples_kernels import (
+from kg.rdf.kernels import (
     BLANK,
     ESCAPED,
     IRI,

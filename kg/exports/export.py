@@ -3,7 +3,7 @@
 Triples are written some thousands at a time, text is put together and escaped
 column by column, so time goes with the size of the file and memory does not.
 The file has a temporary name until it is complete; OUT ending in .gz is packed.
-N-Triples read back (`kg.rdf`) give the same entities and triples between them.
+N-Triples read back (`kg.rdf.build`) give the same entities and triples between them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kg.errors import ConfigError, StorageError
-from kg.export_text import (
+from kg.exports.part import Part
+from kg.exports.rdf import absolute_iri, graph_language, graph_prefixes, node_terms, relation_terms
+from kg.exports.text import (
     csv_lines,
     graphml_edges,
     graphml_head,
@@ -31,8 +33,6 @@ from kg.export_text import (
     ntriples_names,
     ntriples_types,
 )
-from kg.part import Part
-from kg.rdf_terms import absolute_iri, graph_language, graph_prefixes, node_terms, relation_terms
 from kg.stage import Progress, no_progress
 
 __all__ = ["FORMATS", "Format", "export_graph"]

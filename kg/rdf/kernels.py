@@ -1,4 +1,4 @@
-"""The compiled kernels of `kg.ntriples`: the scan of a block, and tables of byte strings.
+"""The compiled kernels of `kg.rdf.ntriples`: the scan of a block, and tables of byte strings.
 
 In and out: numpy arrays, written in place. Data end in a line feed, at which every
 reader of a term stops, so none reads beyond them. The functions carry no type

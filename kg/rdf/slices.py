@@ -1,6 +1,6 @@
 """From a slice of N-Triples to the parts that a graph is joined from.
 
-`read_slice` scans the slice (`kg.ntriples`), keeps the statements that the
+`read_slice` scans the slice (`kg.rdf.ntriples`), keeps the statements that the
 options may want, and writes them as Parquet tables in units, each with numbers
 for ids, literals and texts of its own, so that memory is bounded by the unit.
 Every statement is either a row of a unit or counted under the reason why not.
@@ -23,10 +23,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kg.config import GraphConfig
-from kg.config_rdf import WIKIDATA_ENTITY
 from kg.dump import Slice, SliceReader
 from kg.errors import InputError
-from kg.ntriples import (
+from kg.rdf.config import WIKIDATA_ENTITY
+from kg.rdf.ntriples import (
     BLANK,
     IRI,
     IRREGULAR,
@@ -40,7 +40,8 @@ from kg.ntriples import (
     unescaped,
     utf8_stretches,
 )
-from kg.rdf_units import (
+from kg.rdf.terms import Prefixes, article_hosts, article_title, literal, literal_datatype, readable_texts
+from kg.rdf.units import (
     ALIAS,
     ARTICLES,
     ARTICLES_OF,
@@ -62,7 +63,6 @@ from kg.rdf_units import (
     unit_path,
 )
 from kg.stage import write_atomic
-from kg.terms import Prefixes, article_hosts, article_title, literal, literal_datatype, readable_texts
 
 __all__ = ["SliceTask", "read_slice", "too_many_bad_lines"]
 

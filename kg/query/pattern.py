@@ -17,8 +17,8 @@ import numpy as np
 
 from kg.errors import ConfigError
 from kg.graph import KnowledgeGraph
-from kg.lookup import resolve_node, resolve_relation
-from kg.ranges import expand, narrow, runs
+from kg.query.lookup import resolve_node, resolve_relation
+from kg.query.ranges import expand, narrow, runs
 
 __all__ = ["Pattern", "Query", "count_solutions", "parse_query", "solutions"]
 

@@ -2,7 +2,7 @@
 
 `open_sparql` gives an `rdflib.Graph` that holds nothing: every triple pattern
 that rdflib's query engine asks for is looked up by binary search. Entities and
-relations are IRIs, literals typed literals (`kg.rdf_terms`), and names are
+relations are IRIs, literals typed literals (`kg.exports.rdf`), and names are
 triples too: rdfs:label, schema:description and skos:altLabel of entities and
 relations, tagged with the graph's language. A label without a tag is looked up
 all the same, so ``?x rdfs:label "Berlin"`` finds Berlin.
@@ -24,9 +24,9 @@ from rdflib import RDF, RDFS, SKOS, Literal, Namespace, URIRef
 from rdflib.store import Store
 
 from kg.errors import InputError
+from kg.exports.rdf import absolute_iri, graph_language, graph_prefixes, graph_rdf_config, literal_term
 from kg.graph import KnowledgeGraph, UnknownIdError
-from kg.pattern import Pattern, Query, solutions
-from kg.rdf_terms import absolute_iri, graph_language, graph_prefixes, graph_rdf_config, literal_term
+from kg.query.pattern import Pattern, Query, solutions
 
 __all__ = ["ArrayStore", "open_sparql"]
 

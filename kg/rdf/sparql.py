@@ -35,11 +35,11 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from kg.config import GraphConfig
-from kg.config_rdf import SPARQL, RdfConfig
 from kg.errors import ConfigError, InputError
-from kg.ntriples import BadTripleError, regular_line
+from kg.rdf.config import SPARQL, RdfConfig
+from kg.rdf.ntriples import BadTripleError, regular_line
+from kg.rdf.turtle import parse_turtle
 from kg.stage import Progress, no_progress, write_atomic
-from kg.turtle import parse_turtle
 
 __all__ = ["fetch", "source_digest"]
 

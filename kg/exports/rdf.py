@@ -1,4 +1,4 @@
-"""Nodes and relations of a graph as RDF terms: what `kg.terms` reads, written.
+"""Nodes and relations of a graph as RDF terms: what `kg.rdf.terms` reads, written.
 
 Entities and relations become IRIs by the prefixes that the graph was built
 with. Literals become typed literals from their raw value: days xsd:dateTime,
@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kg.config_rdf import RdfConfig
 from kg.graph import KnowledgeGraph
+from kg.rdf.config import RdfConfig
+from kg.rdf.terms import Prefixes
 from kg.stage import read_manifest
-from kg.terms import Prefixes
 
 __all__ = [
     "LiteralTerm",

@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kg.config_rdf import _LITERAL_KINDS, WIKIDATA_DIRECT, WIKIDATA_ENTITY, RdfConfig
 from kg.literals import coordinate_text, date_text, plain_text, quantity_text
-from kg.ntriples import unescaped
+from kg.rdf.config import _LITERAL_KINDS, WIKIDATA_DIRECT, WIKIDATA_ENTITY, RdfConfig
+from kg.rdf.ntriples import unescaped
 
 __all__ = [
     "Literal",

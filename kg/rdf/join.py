@@ -1,6 +1,6 @@
 """From the units of all slices to the files of a graph.
 
-Four passes over the units (`kg.rdf_slice`), each holding no more than what the
+Four passes over the units (`kg.rdf.slices`), each holding no more than what the
 graph keeps: which ids may be entities; which of them their classes rule out;
 which statements join two of them or one and a literal; what the texts say about
 those that are left. The order of units and rows leaves no trace in the graph.
@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kg.config import GraphConfig
-from kg.ntriples import Terms
-from kg.rdf_texts import Texts, lists
-from kg.rdf_units import (
+from kg.rdf.ntriples import Terms
+from kg.rdf.terms import Prefixes, local_name
+from kg.rdf.texts import Texts, lists
+from kg.rdf.units import (
     LABEL,
     OTHER_LANGUAGES,
     RELATION,
@@ -42,7 +43,6 @@ from kg.tables import (
     unique_triples,
     write_graph_files,
 )
-from kg.terms import Prefixes, local_name
 
 __all__ = ["Source", "join_units"]
 

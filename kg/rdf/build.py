@@ -1,7 +1,7 @@
 """A graph from RDF: N-Triples as they are, Turtle and SPARQL endpoints by way of N-Triples.
 
-`build_rdf` plans slices, has them read (`kg.rdf_slice`), joins the units
-(`kg.rdf_join`) and adds up the counts. A slice that was finished before a crash
+`build_rdf` plans slices, has them read (`kg.rdf.slices`), joins the units
+(`kg.rdf.join`) and adds up the counts. A slice that was finished before a crash
 is not read again. A source whose first statements are about Wikidata's entities
 is read as Wikidata's: its entities are the items, its relations the direct
 properties; in all other sources every IRI may be an entity and every predicate
@@ -24,16 +24,16 @@ import msgspec
 import pyarrow as pa
 
 from kg.config import GraphConfig
-from kg.config_rdf import WIKIDATA_ENTITY
 from kg.dump import Slice, SliceReader, plan_slices
 from kg.errors import ConfigError, InputError
 from kg.parallel import Mapper
-from kg.rdf_join import Source, join_units
-from kg.rdf_slice import SliceTask, read_slice, too_many_bad_lines
-from kg.rdf_units import SliceReport, quarantine_path, read_report
-from kg.sparql import fetch
+from kg.rdf.config import WIKIDATA_ENTITY
+from kg.rdf.join import Source, join_units
+from kg.rdf.slices import SliceTask, read_slice, too_many_bad_lines
+from kg.rdf.sparql import fetch
+from kg.rdf.turtle import write_ntriples
+from kg.rdf.units import SliceReport, quarantine_path, read_report
 from kg.stage import Progress, write_atomic
-from kg.turtle import write_ntriples
 
 __all__ = ["build_rdf", "plan_tasks"]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kg.rdf_units import ALIAS, DESCRIPTION, LABEL, TITLE
+from kg.rdf.units import ALIAS, DESCRIPTION, LABEL, TITLE
 
 __all__ = ["Texts", "lists"]
 

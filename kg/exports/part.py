@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from kg.graph import KnowledgeGraph
-from kg.ranges import expand, runs
+from kg.query.ranges import expand, runs
 
 __all__ = ["Part"]
 
