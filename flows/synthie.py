@@ -8,6 +8,7 @@ goes on where it stopped.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 from prefect import flow, task
@@ -16,6 +17,7 @@ from prefect.states import Completed, State
 
 from flows import artifacts
 from flows.progress import ArtifactProgress
+from flows.runners import TaskMapper, with_absolute_paths
 from kg.stage import Manifest
 from synthie.config import (
     DatasetConfig,
@@ -26,6 +28,7 @@ from synthie.config import (
     PredictionConfig,
     QualityConfig,
     RunConfig,
+    RunnerConfig,
     SamplingConfig,
 )
 from synthie.pipeline import STAGES, Run
@@ -55,6 +58,7 @@ def synthie(
     extractor: ExtractorConfig = ExtractorConfig(),
     prediction: PredictionConfig = PredictionConfig(),
     evaluation: EvaluationConfig = EvaluationConfig(),
+    runner: RunnerConfig = RunnerConfig(),
 ) -> State[Any]:
     """Turn a knowledge graph into a checked data set, a trained extractor and a report.
 
@@ -70,6 +74,7 @@ def synthie(
         extractor: The model that learns text to triplets, and its training.
         prediction: How the extractor decodes the evaluated split.
         evaluation: What the report computes.
+        runner: Where the slices of the dump are read.
     """
     config = RunConfig(
         run=run,
@@ -83,6 +88,7 @@ def synthie(
         extractor=extractor,
         prediction=prediction,
         evaluation=evaluation,
+        runner=runner,
     )
     manifests = [
         kg_flow(config),
@@ -101,7 +107,11 @@ def synthie(
 
 @flow(name="kg", flow_run_name="kg of {config.run}")
 def kg_flow(config: RunConfig) -> Manifest:
-    """Build the knowledge graph from the dump."""
+    """Build the knowledge graph from the dump.
+
+    Args:
+        config: The run, of which this stage reads 'run', 'kg' and 'runner'.
+    """
     manifest = _stage("kg", config)
     artifacts.show_graph(Run(config))
     return manifest
@@ -163,5 +173,8 @@ def _stage(name: str, config: RunConfig) -> Manifest:
 def run_stage(name: str, config: RunConfig) -> Manifest:
     """Run one stage of the pipeline; its progress is an artifact of the task run."""
     stage = next(stage for stage in STAGES if stage.name == name)
-    with ArtifactProgress(stage) as progress:
-        return stage.run(Run(config), progress)
+    with ArtifactProgress(stage) as progress, ExitStack() as stack:
+        if config.runner.kind == "local":
+            return stage.run(Run(config), progress)
+        mapper = stack.enter_context(TaskMapper(config.runner, config.kg.workers))
+        return stage.run(Run(with_absolute_paths(config), mapper), progress)

@@ -2,7 +2,7 @@
 
 The source is cut into slices (`kg.dump`); each is read on its own, here or
 wherever a mapper runs it (`kg.ingest`); then the parts are joined into the
-graph's files (`kg.join`). RDF goes the same way through `kg.rdf`. Finished
+graph's files (`kg.join`). RDF goes the same way through `kg.rdf.build`. Finished
 slices are kept until the graph stands, so an interrupted build goes on.
 Nothing is lost unsaid: lines that cannot be decoded are set aside in
 ``quarantine.jsonl``, and the manifest's counts add up, documents read =
@@ -18,10 +18,11 @@ import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -29,7 +30,7 @@ import pyarrow.parquet as pq
 
 from kg.config import GraphConfig
 from kg.dump import Slice, dump_digest, file_kind, plan_slices
-from kg.errors import ConfigError, InputError
+from kg.errors import ConfigError, InputError, StorageError
 from kg.ingest import (
     Segment,
     SliceResult,
@@ -42,8 +43,8 @@ from kg.ingest import (
 )
 from kg.join import join_parts
 from kg.parallel import Mapper, in_processes, in_this_process
-from kg.rdf import build_rdf
-from kg.sparql import SPARQL, source_digest
+from kg.rdf.config import SPARQL
+from kg.source import is_url
 from kg.stage import Manifest, Progress, file_digest, no_progress, run_stage, write_atomic
 from kg.wikibase import item_number, property_number
 
@@ -93,10 +94,11 @@ def build_graph(
     kind = "sparql" if config.dump.startswith(SPARQL) else file_kind(config.dump)
     if kind == "json":
         _check_ids(config, relations)
+        if config.entities_file is not None:
+            listed_items(config.entities_file)
         del settings["rdf"]
-    inputs = {"dump": source_digest(config) if kind == "sparql" else dump_digest(config.dump)}
+    inputs = {"dump": _source_digest(config, kind)}
     if config.entities_file is not None:
-        listed_items(config.entities_file)
         inputs["entities_file"] = file_digest(Path(config.entities_file))
     return run_stage(
         "kg",
@@ -106,6 +108,14 @@ def build_graph(
         seed=None,
         work=lambda place: _build(config, kind, relations, place, progress, mapper),
     )
+
+
+def _source_digest(config: GraphConfig, kind: str) -> str:
+    if kind != "sparql":
+        return dump_digest(config.dump)
+    from kg.rdf.sparql import source_digest
+
+    return source_digest(config)
 
 
 def selected_relations(config: GraphConfig) -> list[str]:
@@ -152,16 +162,27 @@ def _build(
     config: GraphConfig, kind: str, relations: list[str], folder: Path, progress: Progress, mapper: Mapper | None
 ) -> dict[str, Any]:
     if kind != "json":
+        from kg.rdf.build import build_rdf  # rdflib and the compiled scanner cost a second to load
+
         rdf_mapper = mapper or in_processes(config.workers)
         return build_rdf(config, kind, relations, folder, mapper=rdf_mapper, progress=progress)
     parts = folder / _PARTS
     slices = plan_slices(config.dump, max(1, int(config.slice_mb * (1 << 20))))
     _prepare(parts, slices)
+    before = _versions(slices)
     ingest = _Ingest(config, relations, slices, parts)
     ingest.run(mapper, progress)
+    if _versions(slices) != before:
+        raise InputError(f"{config.dump} was changed while it was read. Run the same command again.")
     ingest.write_quarantine(folder / "quarantine.jsonl")
     ingest.check()
-    graph = join_parts(config, parts, len(slices), ingest.datatypes, folder)
+    try:
+        graph = join_parts(config, parts, len(slices), ingest.datatypes, folder)
+    except (OSError, pa.ArrowInvalid) as error:
+        damaged = _damaged_parts(parts, error)
+        if damaged is None:
+            raise
+        raise damaged from error
     counts = ingest.counts(graph)
     statements, documents = counts["statements"], counts["documents"]
     if documents["entities"] == 0:
@@ -169,6 +190,7 @@ def _build(
         raise _nothing_left(config.dump, "document", documents["read"], documents["dropped"] | others)
     if graph["triples"] == 0:
         raise _nothing_left(config.dump, "statement", statements["read"], statements["dropped"])
+    (parts / _PLAN).unlink()  # without it, what a crash leaves of the parts is not taken for finished slices
     shutil.rmtree(parts)
     return counts
 
@@ -200,6 +222,18 @@ def _prepare(parts: Path, slices: list[Slice]) -> None:
     write_atomic(parts / _PLAN, plan)
 
 
+def _versions(slices: list[Slice]) -> list[tuple[int, ...] | None]:
+    """What tells whether one of the local files was replaced or written to; None for one that is gone."""
+    found: list[tuple[int, ...] | None] = []
+    for file in dict.fromkeys(part.file for part in slices if not is_url(part.file)):
+        try:
+            status = Path(file).stat()
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return found
+
+
 class _Ingest:
     """The slices of one dump: run them, then add up what they tell."""
 
@@ -212,6 +246,7 @@ class _Ingest:
         self._bytes = sum(part.end - part.start for part in slices)
         self._finished_bytes = self._documents = self._entities = 0
         self._undecodable = self._faults = 0
+        self._last_spoilt: Slice | None = None  # of those taken, the last with an undecodable line
 
     def run(self, mapper: Mapper | None, progress: Progress) -> None:
         """Read all slices that are not finished.
@@ -259,8 +294,11 @@ class _Ingest:
         self._entities += result.entities
         self._undecodable += result.undecodable
         self._faults += len(result.faults)
-        if self._undecodable > self._config.max_bad_lines and self._documents:
-            raise too_many_bad_lines(result.part, self._config.max_bad_lines, self._last_bad_line([result.part.number]))
+        if result.undecodable:
+            self._last_spoilt = result.part
+        if self._last_spoilt is not None and self._undecodable > self._config.max_bad_lines and self._documents:
+            last = self._bad_lines(self._last_spoilt.number)[-1]
+            raise too_many_bad_lines(self._last_spoilt, self._config.max_bad_lines, last)
         if self._faults > self._config.max_corrupt_members:
             fault = result.faults[-1]
             raise InputError(
@@ -271,9 +309,10 @@ class _Ingest:
         for fault in result.faults:
             log.warning("%s: skipped what cannot be unpacked from byte %d on: %s", fault.file, fault.byte, fault.reason)
 
-    def _last_bad_line(self, slices: Iterable[int]) -> dict[str, Any]:
-        files = part_files(self._parts, "quarantine", slices)
-        return json.loads([line for path in files for line in path.read_text(encoding="utf-8").splitlines()][-1])
+    def _bad_lines(self, number: int) -> list[dict[str, Any]]:
+        """What quarantine holds of a slice."""
+        files = part_files(self._parts, "quarantine", [number])
+        return [json.loads(line) for path in files for line in path.read_bytes().splitlines()]
 
     def _check_chain(self) -> None:
         """Every slice must begin with the member at which the one before ended."""
@@ -305,11 +344,10 @@ class _Ingest:
             for part, segments in zip(self._slices, self._segments, strict=True):
                 if part.file != file:
                     base, file = 0, part.file
-                for source in part_files(self._parts, "quarantine", [part.number]):
-                    for line in source.read_text(encoding="utf-8").splitlines():
-                        _write_record(target, json.loads(line), base)
-                for fault in segments[-1].faults:
-                    _write_record(target, msgspec.to_builtins(fault), base)
+                records = self._bad_lines(part.number) + [msgspec.to_builtins(each) for each in segments[-1].faults]
+                for record in sorted(records, key=itemgetter("offset")):
+                    json.dump(record | {"offset": base + record["offset"]}, target, ensure_ascii=False)
+                    target.write("\n")
                 base += segments[-1].raw_bytes
 
     def check(self) -> None:
@@ -335,7 +373,7 @@ class _Ingest:
             duplicate=graph["duplicates"], not_in_classes=graph["not_in_classes"], low_degree=graph["low_degree"]
         )
         statements = sum((segment.dropped_statements for segment in segments), Counter(graph["dropped"]))
-        qualifiers = sum((segment.dropped_qualifiers for segment in segments), Counter())
+        qualifiers = sum((segment.dropped_qualifiers for segment in segments), Counter(graph["dropped_qualifiers"]))
         undecodable = sum(segment.undecodable for segment in segments)
         lines = sum(segment.lines for segment in segments)
         return {
@@ -379,7 +417,8 @@ class _Ingest:
         lines = sum(segment.lines for segment in self._all())
         if not lines:
             return InputError(f"{self._config.dump} holds no document. Fetch or write the dump again.")
-        bad = self._last_bad_line(range(len(self._slices)))
+        assert self._last_spoilt is not None
+        bad = self._bad_lines(self._last_spoilt.number)[-1]
         return InputError(
             f"{self._config.dump} is not a Wikidata JSON dump: none of its {lines} lines is a document with an 'id'; "
             f"the last one begins with {bad['line'][:40]!r}. Set 'kg.dump' to a dump with one JSON document a line."
@@ -409,14 +448,20 @@ class _Ingest:
         )
 
 
-def _write_record(target: IO[str], record: dict[str, Any], base: int) -> None:
-    record["offset"] += base
-    json.dump(record, target, ensure_ascii=False)
-    target.write("\n")
-
-
 def _sorted(counts: Counter[str]) -> dict[str, int]:
     return {reason: count for reason, count in sorted(counts.items()) if count}
+
+
+def _damaged_parts(parts: Path, error: Exception) -> StorageError | None:
+    """The error for parts that are not what was written; None if ``error`` is of another kind."""
+    # Arrow's error for what it cannot decode is an OSError without a number.
+    if error.errno if isinstance(error, OSError) else "parquet" not in str(error).lower():
+        return None
+    (parts / _PLAN).unlink(missing_ok=True)
+    return StorageError(
+        f"What was read of the dump and kept in {parts} is damaged: {' '.join(str(error).split())}. Check the disk and "
+        "run the same command again; the dump is then read anew."
+    )
 
 
 def _nothing_left(dump: str, unit: str, read: int, dropped: dict[str, int]) -> InputError:
@@ -425,7 +470,5 @@ def _nothing_left(dump: str, unit: str, read: int, dropped: dict[str, int]) -> I
     if not reasons:
         return InputError(f"No {what} of {dump} is left: it holds no {unit} that could be one. {_OTHER_MEND}")
     told = ", ".join(f"{reason.replace('_', ' ')} {count}" for count, reason in reasons)
-    return InputError(
-        f"No {what} of {dump} passes the filters. Of {read} {unit}s these were dropped: {told}. "
-        f"{_MENDS.get(reasons[0][1], _OTHER_MEND)}"
-    )
+    mend = next((_MENDS[reason] for _, reason in reasons if reason in _MENDS), _OTHER_MEND)
+    return InputError(f"No {what} of {dump} passes the filters. Of {read} {unit}s these were dropped: {told}. {mend}")

@@ -60,7 +60,8 @@ def join_parts(
     Returns:
         ``duplicates`` (documents of an item that was kept from another document), ``not_in_classes``
         and ``low_degree`` (entities), ``nodes`` by kind, ``relations``, ``triples``,
-        ``relations_without_label``, and ``dropped``: statements of the parts that are no triple, by reason.
+        ``relations_without_label``, and by reason ``dropped`` and ``dropped_qualifiers``: statements of the
+        parts that are no triple, and qualifiers of triples that are not kept.
     """
     return _Join(config, parts, slices, datatypes).write(folder)
 
@@ -86,6 +87,7 @@ class _Join:
         }
         self._datatypes = datatypes
         self._dropped: Counter[str] = Counter()
+        self._dropped_qualifiers: Counter[str] = Counter()
         self._resolve = _Redirection(self._table("redirects"))
         self._properties = _latest_rows(self._table("properties"))
         rows = [pq.read_metadata(path).num_rows for path in self._files["entities"]]
@@ -93,7 +95,7 @@ class _Join:
 
     def write(self, folder: Path) -> dict[str, Any]:
         numbers, node_of_row, counts = self._chosen_entities()
-        units = _Units(self._unit_labels(numbers, node_of_row))
+        units = _Units(self._unit_labels(node_of_row))
         items = self._item_claims(numbers, node_of_row, units)
         literal_claims, literals = self._literal_claims(len(numbers), node_of_row, units)
         properties, triples = self._triples(items, literal_claims)
@@ -118,6 +120,7 @@ class _Join:
             "triples": len(triples),
             "relations_without_label": without_label,
             "dropped": {reason: count for reason, count in self._dropped.items() if count},
+            "dropped_qualifiers": {reason: count for reason, count in self._dropped_qualifiers.items() if count},
         }
 
     def _table(self, kind: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -163,7 +166,7 @@ class _Join:
                 found.append(np.bincount(rows[hits], minlength=len(types)) > 0)
         return np.concatenate([np.zeros(0, bool), *found])
 
-    def _unit_labels(self, numbers: np.ndarray, node_of_row: np.ndarray) -> dict[int, str]:
+    def _unit_labels(self, node_of_row: np.ndarray) -> dict[int, str]:
         """Number of the Q id -> label, of the items that serve as units and have one."""
         used = [np.zeros(0, np.int32)]
         for _, batch in self._batches("literals"):
@@ -177,12 +180,11 @@ class _Join:
                 for row in batch.filter(pa.array(np.isin(batch["number"].to_numpy(), units))).to_pylist():
                     candidate = row["revision"], row["label"]
                     labels[row["number"]] = max(labels.get(row["number"], candidate), candidate)
-        is_unit = np.append(np.isin(numbers, units), [False, False])  # the last two for rows without a node
         for path, first in zip(self._files["entities"], self._first_rows, strict=False):
             table = pq.read_table(path, columns=["number", "label"])
-            kept = is_unit[node_of_row[first : first + len(table)]]
-            for row in table.filter(pa.array(kept)).to_pylist():
-                labels[row["number"]] = (0, row["label"])  # the document that was kept has the last word
+            chosen = node_of_row[first : first + len(table)] != _DUPLICATE  # whatever its class
+            for row in table.filter(pa.array(chosen & np.isin(table["number"].to_numpy(), units))).to_pylist():
+                labels[row["number"]] = (0, row["label"])  # the document that was chosen has the last word
         return {number: label for number, (_, label) in labels.items() if number}
 
     def _item_claims(self, numbers: np.ndarray, node_of_row: np.ndarray, units: _Units) -> _Claims:
@@ -207,18 +209,35 @@ class _Join:
         qualifiers = None
         if self._config.qualifiers:
             chosen = batch["qualifiers"].filter(pa.array(kept))
-            qualifiers = pa.chunked_array([_qualifier_ids(chosen, units, self._resolve)])
+            qualifiers = pa.chunked_array([self._qualifier_ids(chosen, units)])
         preferred = batch["preferred"].to_numpy(zero_copy_only=False)
         return _Claims(subject[kept], batch["property"].to_numpy()[kept], target[kept], preferred[kept], qualifiers)
 
+    def _qualifier_ids(self, qualifiers: pa.ListArray, units: _Units) -> pa.ListArray:
+        """The qualifiers of the parts as pairs of ids."""
+        flat = qualifiers.flatten()
+        untold = pc.equal(flat.field("kind"), "").to_numpy(zero_copy_only=False)
+        kept = ~(untold & self._refuses_strings(flat.field("property").to_numpy()))
+        self._dropped_qualifiers["datatype_not_kept"] += int((~kept).sum())
+        lengths = np.bincount(pc.list_parent_indices(qualifiers).to_numpy()[kept], minlength=len(qualifiers))
+        flat = flat.filter(pa.array(kept))
+        item = self._resolve(flat.field("item").to_numpy())
+        text = units.named(flat.field("text"), self._resolve(flat.field("unit").to_numpy()))
+        kind = pc.if_else(pc.equal(flat.field("kind"), ""), "string", flat.field("kind"))
+        literal = pc.binary_join_element_wise(kind, text, ":")
+        target = pc.if_else(pa.array(item > 0), _prefixed("Q", item), literal)
+        pairs = pa.StructArray.from_arrays(
+            [_prefixed("P", flat.field("property").to_numpy()), target], fields=list(QUALIFIERS.type.value_type)
+        )
+        return pa.ListArray.from_arrays(_list_offsets(lengths), pairs, type=QUALIFIERS.type)
+
     def _literal_claims(self, first_number: int, node_of_row: np.ndarray, units: _Units) -> tuple[_Claims, pa.Table]:
         """The statements with a literal object, and the literals (id, name, kind, value), sorted by id."""
-        no_string = self._properties_without_strings()
         found, tables, places, rows = [], [_NO_LITERALS], [np.zeros(0, np.int64)], 0
         for row, batch in self._batches("literals"):
             subject = node_of_row[row]
             unit = self._resolve(batch["unit"].to_numpy())
-            kept = self._literal_filter(batch, subject, no_string, units.known(unit))
+            kept = self._literal_filter(batch, subject, units.known(unit))
             chosen = batch.filter(pa.array(kept))
             name = units.named(chosen["text"], unit[kept])
             identifier = pc.binary_join_element_wise(chosen["kind"], name, ":")
@@ -233,20 +252,20 @@ class _Join:
         claims = _concatenated(found, self._config.qualifiers)
         return replace(claims, object=number[np.concatenate(places)] + np.int32(first_number)), literals
 
-    def _properties_without_strings(self) -> np.ndarray:
-        """Properties whose document tells a datatype that is not kept."""
-        known = self._properties.filter(pc.not_equal(self._properties["datatype"], ""))
-        refused = pc.invert(pc.is_in(known["datatype"], pa.array(self._config.literals, pa.string())))
-        return known.filter(refused)["number"].to_numpy()
+    def _refuses_strings(self, properties: np.ndarray) -> np.ndarray:
+        """bool[rows]: whose strings of untold datatype are not kept; it is "string" where no document tells it."""
+        told = self._properties["datatype"]
+        place, found = _find(self._properties["number"].to_numpy(), properties)
+        known = np.append(pc.not_equal(told, "").to_numpy(), False)
+        kept = np.append(pc.is_in(told, pa.array(self._config.literals, pa.string())).to_numpy(), False)
+        return ~np.where(found & known[place], kept[place], "string" in self._config.literals)
 
-    def _literal_filter(
-        self, batch: pa.RecordBatch, subject: np.ndarray, no_string: np.ndarray, unit_known: np.ndarray
-    ) -> np.ndarray:
+    def _literal_filter(self, batch: pa.RecordBatch, subject: np.ndarray, unit_known: np.ndarray) -> np.ndarray:
         """bool[rows]: which statements become triples; the others are counted."""
         self._count_subjects(subject)
         kept = subject >= 0
         untold = pc.equal(batch["datatype"], "").to_numpy(zero_copy_only=False)
-        refused = kept & untold & np.isin(batch["property"].to_numpy(), no_string)
+        refused = kept & untold & self._refuses_strings(batch["property"].to_numpy())
         self._dropped["datatype_not_kept"] += int(refused.sum())
         kept &= ~refused
         self._dropped["unit_without_label"] += int((kept & ~unit_known).sum())
@@ -274,7 +293,8 @@ class _Join:
             return triples, kept
         alive = np.ones(len(triples), dtype=bool)
         while True:
-            ends = np.concatenate([triples.subject[alive], triples.object[alive]])
+            subject, target = triples.subject[alive], triples.object[alive]
+            ends = np.concatenate([subject, target[target != subject]])  # a triple of an entity with itself is one
             low = kept & (np.bincount(ends, minlength=nodes) < self._config.min_degree)
             low[entities:] = False
             if not low.any():
@@ -445,20 +465,6 @@ def _concatenated(found: Sequence[_Claims], with_qualifiers: bool) -> _Claims:
 
 def _flat(qualifiers: pa.ListArray, name: str) -> np.ndarray:
     return qualifiers.flatten().field(name).to_numpy()
-
-
-def _qualifier_ids(qualifiers: pa.ListArray, units: _Units, resolve: _Redirection) -> pa.ListArray:
-    """The qualifiers of the parts as pairs of ids."""
-    flat = qualifiers.flatten()
-    item = resolve(flat.field("item").to_numpy())
-    text = units.named(flat.field("text"), resolve(flat.field("unit").to_numpy()))
-    literal = pc.binary_join_element_wise(flat.field("kind"), text, ":")
-    target = pc.if_else(pa.array(item > 0), _prefixed("Q", item), literal)
-    pairs = pa.StructArray.from_arrays(
-        [_prefixed("P", flat.field("property").to_numpy()), target], fields=list(QUALIFIERS.type.value_type)
-    )
-    lengths = pc.fill_null(pc.list_value_length(qualifiers), 0).to_numpy()
-    return pa.ListArray.from_arrays(_list_offsets(lengths), pairs, type=QUALIFIERS.type)
 
 
 def _list_offsets(lengths: np.ndarray) -> pa.Array:

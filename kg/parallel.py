@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -48,7 +49,7 @@ def in_processes(workers: int | None = None) -> Mapper:
             return
         # Spawned, not forked: the parent may have threads (Arrow, Prefect), which forking does not survive.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
             waiting = iter(tasks)
             running: set[Future[R]] = set()
             try:
@@ -70,3 +71,15 @@ def in_processes(workers: int | None = None) -> Mapper:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     return mapper
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is killed; else it would wait for tasks for ever, or write to finished work."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -237,8 +237,8 @@ class RunnerConfig(Settings):
     )
     address: str | None = Field(
         default=None,
-        description="Address of a running cluster (Dask: tcp://host:8786, Ray: ray://host:10001). Empty: a cluster on "
-        "this machine, for as long as the slices are read.",
+        description="Address of a running cluster (Dask: tcp://host:8786, Ray: ray://host:10001, or auto on one of its "
+        "machines). Empty: a cluster on this machine, for as long as the slices are read.",
     )
 
     @model_validator(mode="after")

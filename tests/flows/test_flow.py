@@ -73,9 +73,9 @@ def test_a_failed_run_says_why_and_goes_on_after_the_mend(prefect_server: None, 
     assert not (Path(small["run"]) / "report").exists()
 
 
-def test_the_deployment_is_importable_and_its_defaults_are_valid() -> None:
+def test_the_deployments_are_importable_and_their_defaults_are_valid() -> None:
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    assert [deployment["name"] for deployment in deployments] == ["generate"]
+    assert [deployment["name"] for deployment in deployments] == ["generate", "build"]
     for deployment in deployments:
         module, _, name = deployment["entrypoint"].rpartition(".")
         flow = getattr(importlib.import_module(module), name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import random
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,82 @@ def build(folder: Path, documents: Iterable[dict[str, Any] | bytes], **options: 
     return manifest, KnowledgeGraph.open(folder / "kg")
 
 
+def adds_up(manifest: Manifest) -> bool:
+    """Whether the counts account for every line, document and statement that was read."""
+    counts = manifest.counts
+    documents, statements = counts["documents"], counts["statements"]
+    entities = documents["entities"] + documents["properties"] + documents["redirects"]
+    return (
+        documents["read"] == entities + sum(documents["dropped"].values())
+        and counts["lines"] == documents["read"] + counts["undecodable"]
+        and statements["read"] == statements["triples"] + sum(statements["dropped"].values())
+        and counts["nodes"]["total"] == sum(count for kind, count in counts["nodes"].items() if kind != "total")
+        and counts["nodes"]["entity"] == documents["entities"]
+        and counts["triples"] == statements["triples"]
+    )
+
+
 def triples(graph: KnowledgeGraph) -> set[tuple[str, str, str]]:
     """The triples as ids."""
     return {(subject, relation, target) for subject, target, relation in graph.edges(keys=True)}
+
+
+def qualified(claim: dict[str, Any], *qualifiers: dict[str, Any]) -> dict[str, Any]:
+    """The statement with the main snaks of other statements as its qualifiers."""
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for qualifier in qualifiers:
+        grouped.setdefault(qualifier["mainsnak"]["property"], []).append(qualifier["mainsnak"])
+    return claim | {"qualifiers": grouped or []}
+
+
+def random_documents(draw: random.Random, count: int = 14) -> list[dict[str, Any]]:
+    """Documents of every kind about the same few items, in which much is odd and all is valid."""
+    documents: list[dict[str, Any]] = [
+        property_document(11, "motto", "string"),
+        property_document(12, "identifier", "external-id"),
+        property_document(13, "website", "url"),
+        {"entity": "Q20", "redirect": "Q1"},
+        {"entity": "Q21", "redirect": "Q20"},
+        {"type": "lexeme", "id": "L1", "lemmas": {}, "claims": []},
+        {"type": "mediainfo", "id": "M1", "labels": [], "statements": {}},
+    ]
+    documents += [_random_item(draw, draw.randint(1, 10), revision) for revision in range(1, count + 1)]
+    draw.shuffle(documents)
+    return documents
+
+
+def _random_item(draw: random.Random, number: int, revision: int) -> dict[str, Any]:
+    claims = [_random_claim(draw) for _ in range(draw.randint(0, 7))]
+    claims = [qualified(claim, *(_random_claim(draw) for _ in range(draw.randint(0, 2)))) for claim in claims]
+    if number in (3, 4):  # the units
+        claims.append(quantity(2370, "+1000", unit=3))
+    languages = draw.sample(["en", "mul", "de", "fr"], draw.choice([0, 1, 2]))
+    labels = {code: {"language": code, "value": draw.choice(["Ann", "Bo", "C\td", "\u0007"])} for code in languages}
+    sites = draw.sample(["enwiki", "dewiki", "commonswiki"], draw.choice([0, 1, 2]))
+    sitelinks = {site: {"site": site, "title": f"Title {number}", "badges": []} for site in sites}
+    return item(number, "", claims=claims, lastrevid=revision, labels=labels or [], sitelinks=sitelinks or [])
+
+
+def _random_claim(draw: random.Random) -> dict[str, Any]:
+    target = draw.choice([1, 2, 3, 4, 5, 6, 7, 20, 21, 99])
+    claim = draw.choice(
+        [
+            *(to_item(draw.choice([6, 7]), target) for _ in range(4)),
+            to_item(31, draw.choice([5, 6, 7, 20])),
+            to_item(279, draw.choice([5, 6, 7, 21])),
+            date(571, f"+{draw.choice([0, 1237, 1879])}-00-00T00:00:00Z", 9),
+            quantity(2046, f"+{draw.randint(1, 2)}", unit=draw.choice([0, 3, 4, 98])),
+            coordinate(625, draw.choice([52, 100]), 13),
+            monolingual(1476, draw.choice(["one", " "]), draw.choice(["en", "de", "mul"])),
+            string(11, draw.choice(["a", "b"])),
+            string(12, "id", "external-id"),
+            string(13, "http://example.org", "url"),
+        ]
+    )
+    claim["rank"] = draw.choice(["normal", "normal", "normal", "preferred", "deprecated"])
+    if draw.random() < 0.3:
+        del claim["mainsnak"]["datatype"]
+    if draw.random() < 0.1:
+        claim["mainsnak"] |= {"snaktype": draw.choice(["novalue", "somevalue"])}
+        del claim["mainsnak"]["datavalue"]
+    return claim
