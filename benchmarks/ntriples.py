@@ -98,6 +98,7 @@ def scan(block: bytes) -> None:
 def whole_slice(path: Path, folder: Path) -> None:
     """Read the file as one slice of an English graph."""
     config = GraphConfig(dump=str(path), slice_mb=1 << 20)
+    folder.mkdir()
     read_slice(plan_tasks(config, [], folder, config.dump)[0])
 
 

@@ -10,7 +10,7 @@ no queue to work through and a cluster that grows is used.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack, suppress
 from itertools import islice
@@ -71,7 +71,7 @@ class TaskMapper:
                     future.wait()
         self._stack.close()
 
-    def __call__(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+    def __call__(self, function: Callable[[T], R], tasks: Sequence[T]) -> Generator[R, None, None]:
         if not tasks:
             return
         submit, count_workers = self._start()

@@ -18,7 +18,8 @@ import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -42,21 +43,21 @@ from kg.ingest import (
     too_many_bad_lines,
 )
 from kg.join import join_parts
-from kg.parallel import Mapper, in_processes, in_this_process
+from kg.parallel import Mapper, in_processes, in_this_process, parts_folder, remove_parts
 from kg.rdf.config import SPARQL
 from kg.source import is_url
-from kg.stage import Manifest, Progress, file_digest, no_progress, run_stage, write_atomic
+from kg.stage import Manifest, Progress, file_digest, no_progress, run_stage
 from kg.wikibase import item_number, property_number
 
 __all__ = ["build_graph", "selected_relations"]
 
 log = logging.getLogger(__name__)
 
-_PARTS = ".parts"
-_PLAN = "plan.json"
+_PARTS_FORM = 1  # to be raised when other code would write other parts for the same options
 
 _MENDS = {
-    "no_article": "Set 'kg.entities' to 'labelled', or 'kg.language' to a language whose Wikipedia has the articles.",
+    "no_article": "Set 'kg.entities' to 'labelled', 'kg.language' to a language whose Wikipedia has the articles, or "
+    "'kg.wiki' to the name of its site.",
     "not_listed": "Extend 'kg.entities_file'.",
     "not_in_classes": "Extend 'kg.classes', and use a dump that holds their subclasses too.",
     "low_degree": "Lower 'kg.min_degree'.",
@@ -65,7 +66,7 @@ _MENDS = {
     "relation_not_selected": "Extend 'kg.relations' or 'kg.relations_file', or leave both empty to keep all relations.",
     "datatype_not_kept": "Extend 'kg.literals'.",
     "object_not_kept": "Use a dump that holds the objects too, or set 'kg.entities' to 'labelled'.",
-    "unit_without_label": "Use a dump that holds the items of the units.",
+    "unit_without_label": "Use a dump that holds the items of the units, or set 'kg.entities' to 'labelled'.",
     "other_language": "Set 'kg.language' to the language of the texts.",
 }
 _OTHER_MEND = "Use a Wikidata dump that holds items with statements."
@@ -100,7 +101,7 @@ def build_graph(
     inputs = {"dump": _source_digest(config, kind)}
     if config.entities_file is not None:
         inputs["entities_file"] = file_digest(Path(config.entities_file))
-    return run_stage(
+    manifest = run_stage(
         "kg",
         folder,
         config=settings,
@@ -108,6 +109,8 @@ def build_graph(
         seed=None,
         work=lambda place: _build(config, kind, relations, place, progress, mapper),
     )
+    remove_parts(folder)  # not before the manifest is there, or a crash in between would lose the whole ingest
+    return manifest
 
 
 def _source_digest(config: GraphConfig, kind: str) -> str:
@@ -166,10 +169,9 @@ def _build(
 
         rdf_mapper = mapper or in_processes(config.workers)
         return build_rdf(config, kind, relations, folder, mapper=rdf_mapper, progress=progress)
-    parts = folder / _PARTS
     slices = plan_slices(config.dump, max(1, int(config.slice_mb * (1 << 20))))
-    _prepare(parts, slices)
     before = _versions(slices)
+    parts = parts_folder(folder, _PARTS_FORM, config.fingerprinted(), relations, slices, before)
     ingest = _Ingest(config, relations, slices, parts)
     ingest.run(mapper, progress)
     if _versions(slices) != before:
@@ -190,8 +192,7 @@ def _build(
         raise _nothing_left(config.dump, "document", documents["read"], documents["dropped"] | others)
     if graph["triples"] == 0:
         raise _nothing_left(config.dump, "statement", statements["read"], statements["dropped"])
-    (parts / _PLAN).unlink()  # without it, what a crash leaves of the parts is not taken for finished slices
-    shutil.rmtree(parts)
+    ingest.warn()
     return counts
 
 
@@ -211,15 +212,6 @@ def _check_ids(config: GraphConfig, relations: list[str]) -> None:
                     f"{identifier!r} in 'kg.{field}' is no id of Wikidata such as {example}, and {config.dump} is a "
                     "Wikidata JSON dump. Correct the id."
                 ) from None
-
-
-def _prepare(parts: Path, slices: list[Slice]) -> None:
-    """Make the folder of the parts; what it holds of slices cut otherwise is of no use."""
-    plan = msgspec.json.encode(slices)
-    if parts.exists() and not ((parts / _PLAN).exists() and (parts / _PLAN).read_bytes() == plan):
-        shutil.rmtree(parts)
-    parts.mkdir(exist_ok=True)
-    write_atomic(parts / _PLAN, plan)
 
 
 def _versions(slices: list[Slice]) -> list[tuple[int, ...] | None]:
@@ -275,13 +267,16 @@ class _Ingest:
             progress(self._finished_bytes + position, self._bytes, "bytes", **details)
 
         tell()
-        for result in self._results(tasks, mapper, tell):
-            self._take(result)
-            tell()
+        with closing(self._results(tasks, mapper, tell)) as results:
+            for result in results:
+                self._take(result)
+                tell()
         self._segments = [read_segments(self._parts, part.number) for part in self._slices]
         self._check_chain()
 
-    def _results(self, tasks: Sequence[SliceTask], mapper: Mapper | None, tell: Any) -> Iterator[SliceResult]:
+    def _results(
+        self, tasks: Sequence[SliceTask], mapper: Mapper | None, tell: Any
+    ) -> Generator[SliceResult, None, None]:
         if mapper is not None:
             return mapper(ingest_slice, tasks)
         if len(tasks) == 1 or self._config.workers == 1:
@@ -351,9 +346,12 @@ class _Ingest:
                 base += segments[-1].raw_bytes
 
     def check(self) -> None:
-        """Refuse a dump that holds nothing; warn of one that looks cut and of relations that it does not have."""
+        """Refuse a dump that holds nothing."""
         if not self._documents:
             raise self._no_document()
+
+    def warn(self) -> None:
+        """Warn of a dump that looks cut and of relations that it does not have."""
         for file in self._open_arrays():
             log.warning(
                 "%s opens a JSON array with '[' and does not close it; every line of it was read, but the dump may "
@@ -457,7 +455,7 @@ def _damaged_parts(parts: Path, error: Exception) -> StorageError | None:
     # Arrow's error for what it cannot decode is an OSError without a number.
     if error.errno if isinstance(error, OSError) else "parquet" not in str(error).lower():
         return None
-    (parts / _PLAN).unlink(missing_ok=True)
+    shutil.rmtree(parts)
     return StorageError(
         f"What was read of the dump and kept in {parts} is damaged: {' '.join(str(error).split())}. Check the disk and "
         "run the same command again; the dump is then read anew."

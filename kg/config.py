@@ -55,13 +55,13 @@ class GraphConfig(Settings):
     )
     entities: Literal["wikipedia", "labelled", "any"] = Field(
         default="wikipedia",
-        description="Keep the entities with an article in the language's Wikipedia, all that have a label in one of "
-        "the languages, or all whatsoever (named by any label, else by the id).",
+        description="Keep the entities with an article in the language's Wikipedia, all that have an article or a "
+        "label in one of the languages, or all whatsoever (named by any label, else by the id).",
     )
     entities_file: str | None = Field(
         default=None,
         description="Text file with one entity id at the start of each line: only these are kept, as far as the other "
-        "filters let them pass.",
+        "filters let them pass. Ids of items that were merged into others do not count.",
     )
     classes: list[str] = Field(
         default=[],
@@ -84,7 +84,7 @@ class GraphConfig(Settings):
     )
     wiki: str | None = Field(
         default=None,
-        description="Site whose articles count and name the entities, such as enwiki. Empty: the language's Wikipedia.",
+        description="Site whose articles count and name the entities. Empty: the language and 'wiki', such as enwiki.",
         pattern=r"^[a-z0-9_]{2,40}$",
     )
     drop_classes: list[str] = Field(
@@ -97,7 +97,9 @@ class GraphConfig(Settings):
         description="Datatypes of literal values to keep as nodes beside the entities. Empty: entities only.",
     )
     qualifiers: bool = Field(
-        default=False, description="Keep the qualifiers of the statements, as a column of triples.parquet."
+        default=False,
+        description="Keep the qualifiers of the statements, as a column of triples.parquet; where several "
+        "statements are one triple, those of the first.",
     )
     max_bad_lines: int = Field(
         default=1000,
@@ -107,8 +109,8 @@ class GraphConfig(Settings):
     max_corrupt_members: int = Field(
         default=2,
         ge=0,
-        description="Parts of a packed file that cannot be unpacked are skipped and counted; with more than this many "
-        "the stage fails. A truncated file always does.",
+        description="Parts of a packed file that cannot be unpacked, and lines of more than 256 MiB, are skipped and "
+        "counted; with more than this many the stage fails. It always fails where a file ends within such a part.",
     )
     slice_mb: float = Field(
         default=128,
@@ -119,7 +121,8 @@ class GraphConfig(Settings):
     workers: int | None = Field(
         default=None,
         ge=1,
-        description="Processes that read slices. Empty: one per core. The graph does not depend on it.",
+        description="Processes that read slices, or threads or workers by 'runner'. Empty: one per core. The graph "
+        "does not depend on it.",
     )
 
     rdf: RdfConfig = Field(default=RdfConfig(), description="How RDF is understood; a JSON dump does not use it.")

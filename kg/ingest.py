@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 _SEGMENT_BYTES = 2 << 30  # decompressed; about what a slice of the official dump has
-_WAITING_ROWS = 50_000
+_WAITING_ROWS = 10_000  # more are out of the processor's cache before they are written
 _HOPELESS_LINES = 100  # if not one of so many lines is a document, the rest of the slice is not worth reading
 _QUARANTINED_CHARACTERS = 100_000
 
@@ -244,6 +245,13 @@ def _path(folder: Path, number: int, segment: int, name: str) -> Path:
     return folder / f"{number:06}-{segment:03}.{name}"
 
 
+def _synced_size(path: Path) -> int:
+    """The bytes of a file, once they are safe from a loss of power."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
 class _Parts:
     """The Parquet files of one segment; each call adds a row group."""
 
@@ -328,7 +336,7 @@ class _SliceIngest:
         self._quarantine: IO[str] | None = None
 
     def run(self) -> list[Segment]:
-        start = self._segments[-1].end if self._segments else 0
+        start = read = self._segments[-1].end if self._segments else 0
         self._open()
         try:
             with closing(self._source.blocks()) as blocks:
@@ -342,7 +350,8 @@ class _SliceIngest:
                             self._open()
                     if self._report is not None:
                         self._tell()
-            self._finish(start, last=True)
+                    read = end
+            self._finish(read, last=True)
         finally:
             self._close()
         return self._segments
@@ -377,7 +386,7 @@ class _SliceIngest:
         segment.end = end
         names = ("quarantine.jsonl", *(f"{kind}.parquet" for kind in PARTS))
         number, place = self._task.part.number, len(self._segments)
-        segment.sizes = {name: _path(self._task.folder, number, place, name).stat().st_size for name in names}
+        segment.sizes = {name: _synced_size(_path(self._task.folder, number, place, name)) for name in names}
         segment.lines += reader.skipped.total()
         segment.dropped += reader.skipped
         segment.statements = reader.statements

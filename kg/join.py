@@ -42,7 +42,8 @@ _MAX_REDIRECTS = 5  # in a row; Wikidata resolves chains, so more than one is ra
 _ROWS_AT_ONCE = 1 << 21  # entities whose names are in memory together
 _DUPLICATE, _OTHER_CLASS = -1, -2  # instead of the node number, of documents that were left out
 _ENTITIES = PARTS["entities"]
-_NO_LITERALS = pa.schema([(name, pa.string()) for name in ("id", "name", "kind", "value")]).empty_table()
+_LITERALS = pa.schema([(name, pa.large_string()) for name in ("id", "name", "kind", "value")])
+_WAITING_LITERALS = 1 << 21
 
 
 def join_parts(
@@ -233,7 +234,7 @@ class _Join:
 
     def _literal_claims(self, first_number: int, node_of_row: np.ndarray, units: _Units) -> tuple[_Claims, pa.Table]:
         """The statements with a literal object, and the literals (id, name, kind, value), sorted by id."""
-        found, tables, places, rows = [], [_NO_LITERALS], [np.zeros(0, np.int64)], 0
+        found, literals = [], _Literals()
         for row, batch in self._batches("literals"):
             subject = node_of_row[row]
             unit = self._resolve(batch["unit"].to_numpy())
@@ -242,15 +243,11 @@ class _Join:
             name = units.named(chosen["text"], unit[kept])
             identifier = pc.binary_join_element_wise(chosen["kind"], name, ":")
             columns = {"id": identifier, "name": name, "kind": chosen["kind"], "value": chosen["value"]}
-            # Dates and amounts recur, so each batch's are made unique before all are.
-            table, place = unique_literals(pa.table(columns))
-            tables.append(table)
-            places.append(place + rows)
-            rows += len(table)
+            literals.add(pa.table(columns))
             found.append(self._claims(batch, subject, np.zeros(len(batch), np.int32), kept, units))
-        literals, number = unique_literals(pa.concat_tables(tables))
+        table, number = literals.unique()
         claims = _concatenated(found, self._config.qualifiers)
-        return replace(claims, object=number[np.concatenate(places)] + np.int32(first_number)), literals
+        return replace(claims, object=number + np.int32(first_number)), table
 
     def _refuses_strings(self, properties: np.ndarray) -> np.ndarray:
         """bool[rows]: whose strings of untold datatype are not kept; it is "string" where no document tells it."""
@@ -283,6 +280,8 @@ class _Join:
         properties, relation = np.unique(name, return_inverse=True)
         triples = unique_triples(Triples(subject, relation.astype(np.int32), target, preferred, qualifiers))
         self._dropped["duplicate"] += len(subject) - len(triples)
+        if qualifiers is not None:
+            self._dropped_qualifiers["duplicate"] += _elements(qualifiers) - _elements(triples.qualifiers)
         return properties, triples
 
     def _well_connected(self, triples: Triples, entities: int, literals: int) -> tuple[Triples, np.ndarray]:
@@ -291,20 +290,17 @@ class _Join:
         kept = np.ones(nodes, dtype=bool)
         if self._config.min_degree == 0:
             return triples, kept
-        alive = np.ones(len(triples), dtype=bool)
-        while True:
-            subject, target = triples.subject[alive], triples.object[alive]
-            ends = np.concatenate([subject, target[target != subject]])  # a triple of an entity with itself is one
-            low = kept & (np.bincount(ends, minlength=nodes) < self._config.min_degree)
-            low[entities:] = False
-            if not low.any():
-                break
-            kept &= ~low
-            alive = kept[triples.subject] & kept[triples.object]
+        from kg.peeling import peel  # compiled when first used
+
+        kept[:entities] = peel(triples.subject, triples.object, nodes, self._config.min_degree, entities)
+        alive = kept[triples.subject] & kept[triples.object]
         self._dropped["low_degree"] += int((~alive).sum())
         kept[entities:] = np.bincount(triples.object[alive], minlength=nodes)[entities:] > 0
         number = np.cumsum(kept, dtype=np.int32) - 1
-        qualifiers = None if triples.qualifiers is None else triples.qualifiers.filter(pa.array(alive))
+        qualifiers = None
+        if triples.qualifiers is not None:
+            qualifiers = triples.qualifiers.filter(pa.array(alive))
+            self._dropped_qualifiers["low_degree"] += _elements(triples.qualifiers) - _elements(qualifiers)
         return (
             Triples(
                 number[triples.subject[alive]],
@@ -351,11 +347,8 @@ class _Join:
             }
             yield pa.table([columns[name] for name in NODE_SCHEMA.names], schema=NODE_SCHEMA)
             start = end
-        count = len(literals)
-        empty = pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], pa.string()))
-        name, none = literals["name"], pa.repeat(pa.scalar(""), count)
-        arrays = [literals["id"], name, name, none, empty, empty, literals["kind"], literals["value"]]
-        yield pa.table(arrays, schema=NODE_SCHEMA)
+        for start in range(0, len(literals), _ROWS_AT_ONCE):
+            yield _literal_nodes(literals.slice(start, _ROWS_AT_ONCE))
 
     def _names(self, numbers: np.ndarray, node_of_row: np.ndarray) -> pa.Array:
         """The unique names of the entities by node number, as large strings: together they may exceed 2 GiB."""
@@ -384,6 +377,40 @@ class _Join:
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
             yield table.take(np.argsort(table["node"].to_numpy()))
             path.unlink()
+
+
+def _literal_nodes(literals: pa.Table) -> pa.Table:
+    """The rows of the node table for literals."""
+    count = len(literals)
+    empty = pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], pa.string()))
+    none = pa.repeat(pa.scalar(""), count)
+    identifier, name, kind, value = literals.cast(pa.schema([(name, pa.string()) for name in _LITERALS.names])).columns
+    return pa.table([identifier, name, name, none, empty, empty, kind, value], schema=NODE_SCHEMA)
+
+
+class _Literals:
+    """The literals of all statements, each kept once: dates and amounts recur, and their raw values are long."""
+
+    def __init__(self) -> None:
+        self._tables = [_LITERALS.empty_table()]  # the first one is unique
+        self._places = [np.zeros(0, np.int32)]  # of each statement's literal in the tables
+        self._rows = 0
+
+    def add(self, found: pa.Table) -> None:
+        """Add the literals of the next statements: id, name, kind, value."""
+        table, place = unique_literals(found.cast(_LITERALS))
+        self._places.append(place + np.int32(self._rows))
+        self._tables.append(table)
+        self._rows += len(table)
+        if self._rows - len(self._tables[0]) > max(_WAITING_LITERALS, len(self._tables[0])):
+            self.unique()
+
+    def unique(self) -> tuple[pa.Table, np.ndarray]:
+        """The literals, sorted by id, and int32[statements]: each statement's place there."""
+        table, number = unique_literals(pa.concat_tables(self._tables))
+        places = number[np.concatenate(self._places)]
+        self._tables, self._places, self._rows = [table], [places], len(table)
+        return table, places
 
 
 class _Units:
@@ -465,6 +492,11 @@ def _concatenated(found: Sequence[_Claims], with_qualifiers: bool) -> _Claims:
 
 def _flat(qualifiers: pa.ListArray, name: str) -> np.ndarray:
     return qualifiers.flatten().field(name).to_numpy()
+
+
+def _elements(lists: pa.ChunkedArray) -> int:
+    """Elements of all lists together."""
+    return pc.sum(pc.list_value_length(lists)).as_py() or 0
 
 
 def _list_offsets(lengths: np.ndarray) -> pa.Array:

@@ -17,7 +17,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["coordinate_text", "date_text", "plain_text", "quantity_text", "unit_id"]
+__all__ = ["coordinate_text", "date_text", "globe_id", "plain_text", "quantity_text", "unit_id"]
 
 _MONTHS = (
     "January February March April May June July August September October November December".split()  # noqa: SIM905
@@ -26,6 +26,8 @@ _TIME = re.compile(r"([+-])(\d{1,16})-(\d\d)-(\d\d)T\d\d:\d\d:\d\dZ", re.ASCII)
 _AMOUNT = re.compile(r"[+-]?\d{1,100}(\.\d{1,100})?", re.ASCII)
 _GAPS = re.compile(r"[\s\x00-\x1f\x7f]+")
 _ENTITY_URL = re.compile(r"https?://www\.wikidata\.org/entity/Q([1-9]\d{0,8})", re.ASCII)
+
+_EARTH = "2"
 
 # Wikibase's numbers for how exact a date is; 0 … 5 stand for 10^9 … 10^4 years.
 _TEN_THOUSAND_YEARS, _MILLENNIUM, _CENTURY, _DECADE, _YEAR, _MONTH, _DAY, _SECOND = 5, 6, 7, 8, 9, 10, 11, 14
@@ -111,6 +113,16 @@ def coordinate_text(value: Any) -> str:
         steps = 60
     north_south, east_west = "S" if latitude < 0 else "N", "W" if longitude < 0 else "E"
     return f"{_angle(latitude, steps)}{north_south} {_angle(longitude, steps)}{east_west}"
+
+
+def globe_id(value: Any) -> int:
+    """The number of the item that a position is on, such as Mars; 0 for the Earth.
+
+    >>> globe_id({"latitude": -4.59, "longitude": 137.44, "globe": "http://www.wikidata.org/entity/Q111"})
+    111
+    """
+    match = _ENTITY_URL.fullmatch(str(_field(value, "globe")))
+    return int(match[1]) if match and match[1] != _EARTH else 0
 
 
 def plain_text(text: Any) -> str:

@@ -1,4 +1,4 @@
-"""How the slices of a stage are run: in this process, in several, or wherever a caller's mapper runs them.
+"""Where the slices of a stage are run, in this process, in several or by a caller's mapper, and where their parts go.
 
 A stage that works in slices calls a `Mapper` with a picklable function and its
 tasks and takes the results as they come. The stage knows nothing of threads,
@@ -8,31 +8,36 @@ writes files and returns counts, so results are small and their order is free.
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
+import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
 
 from kg.errors import StorageError
 
-__all__ = ["Mapper", "in_processes", "in_this_process"]
+__all__ = ["Mapper", "in_processes", "in_this_process", "parts_folder", "remove_parts"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Mapper(Protocol):
-    """Calls a function on each task and yields the results in any order."""
+    """Calls a function on each task and yields the results in any order; closed early, it ends the work."""
 
-    def __call__(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]: ...
+    def __call__(self, function: Callable[[T], R], tasks: Sequence[T]) -> Generator[R, None, None]: ...
 
 
-def in_this_process(function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+def in_this_process(function: Callable[[T], R], tasks: Sequence[T]) -> Generator[R, None, None]:
     """One task after the other."""
-    return map(function, tasks)
+    yield from map(function, tasks)
 
 
 def in_processes(workers: int | None = None) -> Mapper:
@@ -42,8 +47,8 @@ def in_processes(workers: int | None = None) -> Mapper:
     `StorageError` if a process dies, for which lack of memory is the usual cause.
     """
 
-    def mapper(function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
-        processes = min(workers or os.cpu_count() or 1, len(tasks))
+    def mapper(function: Callable[[T], R], tasks: Sequence[T]) -> Generator[R, None, None]:
+        processes = min(workers or len(os.sched_getaffinity(0)), len(tasks))
         if processes <= 1:
             yield from in_this_process(function, tasks)
             return
@@ -83,3 +88,25 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def parts_folder(folder: Path, *identity: Any) -> Path:
+    """Make the folder in ``folder`` where the parts of a run's slices wait to be joined; those of other runs go.
+
+    Args:
+        folder: the stage's folder.
+        identity: what the parts depend on, as data that msgspec encodes. It is in the folder's name, so that a worker
+            of an earlier run that nobody could end does not write among these parts.
+    """
+    digest = hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:12]
+    parts = folder / f".parts-{digest}"
+    remove_parts(folder, but=parts)
+    parts.mkdir(exist_ok=True)
+    return parts
+
+
+def remove_parts(folder: Path, but: Path | None = None) -> None:
+    """Remove the folders that `parts_folder` made in ``folder``, except one."""
+    for parts in folder.glob(".parts-*"):
+        if parts != but:
+            shutil.rmtree(parts)

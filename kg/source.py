@@ -153,9 +153,10 @@ def list_files(source: str) -> list[str]:
 def dump_digest(source: str) -> str:
     """Digest of a source for the stage's fingerprint.
 
-    A local file is digested by content (`kg.stage.file_digest`), a remote one by
-    what its storage tells without reading it: size, entity tag and times. A
-    folder or glob is digested by the relative names and the digests of its files.
+    A local file is digested by content (`kg.stage.file_digest`), a large one also by
+    the time of its last change, a remote one by what its storage tells without
+    reading it: size, entity tag and times. A folder or glob is digested by the
+    relative names and the digests of its files.
 
     Raises:
         InputError: the source does not exist or cannot be reached.
@@ -212,9 +213,11 @@ def _natural(name: str) -> tuple[list[str | int], str]:
 def _file_digest(name: str) -> str:
     if not is_url(name):
         try:
-            return file_digest(Path(name))
+            digest = file_digest(Path(name))
         except InputError as error:
             raise _cannot_open(name, error.__cause__ or error) from error
+        # Of a large file only samples are digested; a mended copy of the same size has at least another time.
+        return digest if digest.startswith("sha256:") else f"{digest}@{Path(name).stat().st_mtime_ns}"
     filesystem, path = _filesystem(name)
     try:
         information = filesystem.info(path)

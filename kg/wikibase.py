@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from kg.literals import coordinate_text, date_text, plain_text, quantity_text, unit_id
+from kg.literals import coordinate_text, date_text, globe_id, plain_text, quantity_text, unit_id
 
 __all__ = [
     "BadLineError",
@@ -93,7 +93,8 @@ class LiteralValue(NamedTuple):
         datatype: "" for a string whose datatype only the property's document tells.
         kind: date, quantity, coordinate, string.
         text: its normal form, without unit.
-        unit: number of the unit's item, or 0.
+        unit: number of the item whose label follows the text: a quantity's unit, a position's globe unless it is the
+            Earth; or 0.
         value: the datavalue's value as compact JSON.
         language: of a monolingual text, else "".
     """
@@ -228,7 +229,10 @@ def item_of(snak: Snak) -> int | None:
     value = snak.datavalue
     if value is None or value.type != "wikibase-entityid":
         return None
-    target = _item_value.decode(value.value)
+    try:
+        target = _item_value.decode(value.value)
+    except msgspec.ValidationError:
+        return None
     if target.entity_type != "item":
         return None
     number = target.numeric_id
@@ -255,7 +259,8 @@ def _literal(datatype: str, raw: bytes) -> LiteralValue | None:
         elif datatype == "quantity":
             text, unit = quantity_text(value), unit_id(value)
         elif datatype == "globe-coordinate":
-            text = coordinate_text(value)
+            text, unit = coordinate_text(value), globe_id(value)
+            text += " on" * (unit > 0)  # a label follows, as of a unit
         elif datatype == "monolingualtext":
             language, text = _monolingual(value)
         else:

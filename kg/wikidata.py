@@ -48,7 +48,7 @@ _ANY_LANGUAGE = "mul"  # labels that hold in all languages, since 2024
 _ITEM_HEAD = re.compile(rb'\{"(?:type":"item",")?id":"Q([1-9]\d{0,8})"(?!,"redirect)')
 _ITEM_TAILS = (b"}", b"},")
 # The conversion to an SI unit: by it, items that serve as units are found among those without an article.
-_UNIT_MARK = b'"P2370"'
+_UNIT_PROPERTY = "P2370"
 _NO_STRINGS = frozenset(("time", "quantity", "globe-coordinate", "monolingualtext"))  # all others are strings
 _NOWHERE = 1 << 62
 
@@ -156,7 +156,7 @@ class WikidataReader:
         # A line without any of these keys holds nothing that is needed; the first one makes an article.
         self._marks = [f'"{config.site}"'.encode()]
         if "quantity" in config.literals:
-            self._marks.append(_UNIT_MARK)
+            self._marks.append(f'"{_UNIT_PROPERTY}"'.encode())
         if self._classes:
             self._marks.append(f'"{_SUBCLASS_OF}"'.encode())
         self.reset()
@@ -273,7 +273,9 @@ class WikidataReader:
         superclasses = _objects(claims.get(_SUBCLASS_OF)) if self._classes else []
         reason = self._refusal(number, label, title, types)
         if reason:
-            return Ignored(reason, number, document.lastrevid, label or title, superclasses)
+            # Where lines may be skipped, what is known of an item must not depend on the form of its line.
+            known = reason not in ("not_listed", "no_article") or _UNIT_PROPERTY in claims
+            return Ignored(reason, number, document.lastrevid, (label or title) * known, superclasses)
         label = label or title or document.id
         entity = Entity(
             number=number,

@@ -16,9 +16,11 @@ import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -26,21 +28,20 @@ import pyarrow as pa
 from kg.config import GraphConfig
 from kg.dump import Slice, SliceReader, plan_slices
 from kg.errors import ConfigError, InputError
-from kg.parallel import Mapper
+from kg.parallel import Mapper, parts_folder
 from kg.rdf.config import WIKIDATA_ENTITY
 from kg.rdf.join import Source, join_units
-from kg.rdf.slices import SliceTask, read_slice, too_many_bad_lines
+from kg.rdf.slices import SliceTask, no_statement, read_slice, too_many_bad_lines
 from kg.rdf.sparql import fetch
 from kg.rdf.turtle import write_ntriples
 from kg.rdf.units import SliceReport, quarantine_path, read_report
-from kg.stage import Progress, write_atomic
+from kg.stage import Progress
 
 __all__ = ["build_rdf", "plan_tasks"]
 
 log = logging.getLogger(__name__)
 
-_PARTS = ".parts"
-_CONVERTED = "source.nt"
+_CONVERTED = Path(".source", "source.nt")  # where N-Triples of other sources are kept until the graph stands
 _HEAD_LINES = 1000  # that tell whether a source is about Wikidata's entities
 _ABOUT_ITEM = re.compile(rb"<%b|\S+\s+<http://schema\.org/about>\s+<%b" % ((re.escape(WIKIDATA_ENTITY.encode()),) * 2))
 _MENDS = {
@@ -84,16 +85,14 @@ def build_rdf(
         ConfigError: the list of entities is unusable.
         InputError: the source cannot be read, has too many lines that are no statement, or nothing of it is left.
     """
-    parts = folder / _PARTS
-    parts.mkdir(exist_ok=True)
     listed = _listed(config.entities_file)
-    source = _ntriples(config, kind, parts, progress)
-    tasks = plan_tasks(config, relations, parts, source)
+    source = _ntriples(config, kind, folder / _CONVERTED, progress)
+    tasks = plan_tasks(config, relations, folder, source)
     reports = _read(config, tasks, mapper, progress)
     _write_quarantine(config, tasks, reports, folder / "quarantine.jsonl")
     lines, bad = sum(report.lines for report in reports), sum(report.undecodable for report in reports)
     if lines == bad:
-        raise InputError(f"{config.dump} holds no statement. Set 'kg.dump' to a source that does.")
+        raise no_statement(config.dump, lines, _bad_lines(tasks, reports)[-1]) if lines else _empty(config.dump)
     joined = join_units(
         Source(
             config=config,
@@ -101,7 +100,7 @@ def build_rdf(
             wikidata=tasks[0].wikidata,
             entities=_entities(config, tasks[0].wikidata, reports),
             listed=listed,
-            folder=parts,
+            folder=tasks[0].folder,
             units=[(report.number, unit) for report in reports for unit in range(report.units)],
         ),
         folder,
@@ -110,40 +109,39 @@ def build_rdf(
     if not joined["triples"]:
         raise _nothing_left(config.dump, counts["statements"])
     _warn_of_missing(config.dump, relations, joined["seen"])
-    shutil.rmtree(parts)
+    shutil.rmtree(tasks[0].folder)
+    shutil.rmtree((folder / _CONVERTED).parent, ignore_errors=True)
     return counts
 
 
-def plan_tasks(config: GraphConfig, relations: Sequence[str], parts: Path, source: str) -> list[SliceTask]:
-    """The slices of N-Triples to read into ``parts``; what is there of slices cut otherwise is removed."""
+def plan_tasks(config: GraphConfig, relations: Sequence[str], folder: Path, source: str) -> list[SliceTask]:
+    """The slices of N-Triples to read into a folder of their own in ``folder``; one for other slices is removed."""
     slices = plan_slices(source, max(1, int(config.slice_mb * (1 << 20))))
     wikidata = not config.rdf.relation_namespaces and _is_wikidata(slices[0])
-    parts.mkdir(parents=True, exist_ok=True)
-    plan = msgspec.json.encode({"slices": slices, "wikidata": wikidata})
-    marker = parts / "plan.json"
-    if not marker.exists() or marker.read_bytes() != plan:
-        for path in [*parts.glob("*.parquet"), *parts.glob("[0-9]*.json*")]:
-            path.unlink()
-        write_atomic(marker, plan)
+    parts = parts_folder(folder, config.fingerprinted(), list(relations), slices)
     return [SliceTask(config, tuple(relations), wikidata, part, parts) for part in slices]
 
 
-def _ntriples(config: GraphConfig, kind: str, parts: Path, progress: Progress) -> str:
-    """Where the source's N-Triples are."""
-    target = parts / _CONVERTED
+def _ntriples(config: GraphConfig, kind: str, target: Path, progress: Progress) -> str:
+    """Where the source's N-Triples are: in ``target`` if they had to be made."""
+    if kind == "ntriples":
+        return config.dump
+    target.parent.mkdir(exist_ok=True)
     if kind == "turtle":
         if not target.exists():
-            unfinished = parts / "unfinished.nt"
+            unfinished = target.with_suffix(".unfinished")
             with unfinished.open("wb") as file:
                 write_ntriples(config.dump, file)
             unfinished.rename(target)
-    elif kind == "sparql":
-        fetch(config.dump, config.rdf, target, progress)
     else:
-        return config.dump
+        fetch(config.dump, config.rdf, target, progress)
     if not target.stat().st_size:
-        raise InputError(f"{config.dump} holds no statement. Set 'kg.dump' to a source that does.")
+        raise _empty(config.dump)
     return str(target)
+
+
+def _empty(dump: str) -> InputError:
+    return InputError(f"{dump} holds no statement. Set 'kg.dump' to a source that does.")
 
 
 def _is_wikidata(first: Slice) -> bool:
@@ -170,7 +168,7 @@ def _read(config: GraphConfig, tasks: list[SliceTask], mapper: Mapper, progress:
         faults = [fault for known in reports.values() for fault in known.faults]
         progress(done, total, "bytes", statements=lines - bad)
         if lines > bad > config.max_bad_lines:
-            raise too_many_bad_lines(config.dump, config.max_bad_lines, _last_bad_line(tasks, reports))
+            raise too_many_bad_lines(config.dump, config.max_bad_lines, _bad_lines(tasks, reports.values())[-1])
         if len(faults) > config.max_corrupt_members:
             raise InputError(
                 f"{config.dump} has more than {config.max_corrupt_members} parts that cannot be unpacked; one begins "
@@ -189,16 +187,21 @@ def _read(config: GraphConfig, tasks: list[SliceTask], mapper: Mapper, progress:
             take(finished)
     if reports:
         log.info("%s: %d of %d slices were read before", config.dump, len(reports), len(tasks))
-    for report in mapper(read_slice, waiting):
-        take(report)
+    with closing(mapper(read_slice, waiting)) as results:
+        for report in results:
+            take(report)
     ordered = [reports[task.part.number] for task in tasks]
     _check_chain(tasks, ordered)
     return ordered
 
 
-def _last_bad_line(tasks: list[SliceTask], reports: dict[int, SliceReport]) -> dict[str, Any]:
-    number = max(number for number, report in reports.items() if report.undecodable)
-    return json.loads(quarantine_path(tasks[0].folder, number).read_text(encoding="utf-8").splitlines()[-1])
+def _bad_lines(tasks: list[SliceTask], reports: Iterable[SliceReport]) -> list[dict[str, Any]]:
+    """What quarantine holds of slices, by offset in each."""
+    found = []
+    for report in reports:
+        lines = quarantine_path(tasks[0].folder, report.number).read_bytes().splitlines()
+        found += sorted(map(json.loads, lines), key=itemgetter("offset"))
+    return found
 
 
 def _check_chain(tasks: list[SliceTask], reports: list[SliceReport]) -> None:
@@ -223,18 +226,13 @@ def _write_quarantine(config: GraphConfig, tasks: list[SliceTask], reports: list
         for task, report in zip(tasks, reports, strict=True):
             if task.part.file != file:
                 base, file = 0, task.part.file
-            name = config.dump if Path(file) == task.folder / _CONVERTED else file
-            for line in quarantine_path(task.folder, report.number).read_text(encoding="utf-8").split("\n")[:-1]:
-                _write_record(target, json.loads(line) | {"file": name}, base)
-            for fault in report.faults:
-                _write_record(target, msgspec.to_builtins(fault), base)
+            name = config.dump if Path(file) == path.parent / _CONVERTED else file
+            records = _bad_lines(tasks, [report]) + [msgspec.to_builtins(fault) for fault in report.faults]
+            for record in sorted(records, key=itemgetter("offset")):
+                told = record | {"file": name, "offset": base + record["offset"]}
+                json.dump(told, target, ensure_ascii=False)
+                target.write("\n")
             base += report.raw_bytes
-
-
-def _write_record(target: IO[str], record: dict[str, Any], base: int) -> None:
-    record["offset"] += base
-    json.dump(record, target, ensure_ascii=False)
-    target.write("\n")
 
 
 def _entities(config: GraphConfig, wikidata: bool, reports: list[SliceReport]) -> str:
@@ -250,7 +248,7 @@ def _listed(path: str | None) -> pa.Array | None:
     if path is None:
         return None
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"Cannot read the list of entities {path}: {reason}. Check 'kg.entities_file'.") from error

@@ -23,6 +23,7 @@ from rdflib.compat import decodeUnicodeEscape
 from rdflib.exceptions import ParserError
 from rdflib.plugins.parsers.ntriples import W3CNTriplesParser, r_literal, r_nodeid, unquote
 
+from kg.rdf.arrays import spans, strings_of
 from kg.rdf.kernels import (
     BLANK,
     ESCAPED,
@@ -119,12 +120,12 @@ class Terms:
 
     def intern_array(self, strings: pa.Array) -> NDArray[np.int32]:
         """int32[k]: the number of each string of an Arrow array without nulls."""
-        data, starts, ends = _spans(strings)
+        data, starts, ends = spans(strings)
         return self.intern(data, starts, ends)
 
     def find(self, strings: pa.Array) -> NDArray[np.int32]:
         """int32[k]: the number of each string of an Arrow array without nulls; -1 for those not in the table."""
-        data, starts, ends = _spans(strings)
+        data, starts, ends = spans(strings)
         numbers = np.empty(len(starts), np.int32)
         find_many(self._table, data, starts, ends, numbers)
         return numbers
@@ -134,7 +135,7 @@ class Terms:
         count = len(self)
         offsets, pool = self._table.offsets[start : count + 1], self._table.pool
         begin, end = int(offsets[0]), int(offsets[-1])
-        return _string_array(offsets - begin, pool[begin:end].copy())
+        return strings_of(offsets - begin, pool[begin:end].copy())
 
     def _grow(self, length: int) -> None:
         """Make room for at least one more string of ``length`` bytes."""
@@ -223,7 +224,7 @@ def gather(data: NDArray[np.uint8], starts: NDArray[np.int32], ends: NDArray[np.
     np.cumsum(ends - starts, out=offsets[1:])
     pool = np.empty(int(offsets[-1]), np.uint8)
     copy_spans(data, starts, offsets, pool)
-    return _string_array(offsets, pool)
+    return strings_of(offsets, pool)
 
 
 def starts_with(data: NDArray[np.uint8], starts: NDArray[Any], ends: NDArray[Any], prefix: bytes) -> NDArray[np.bool_]:
@@ -308,22 +309,6 @@ def _written(term: Any) -> str:
 def _line_length(block: bytes, start: int) -> int:
     end = block.find(b"\n", start)
     return (end if end >= 0 else len(block)) - start
-
-
-def _spans(strings: pa.Array) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[Any]]:
-    """Bytes, starts and ends of an Arrow string array."""
-    wide = pa.types.is_large_string(strings.type)
-    _, offsets, data = strings.buffers()
-    if not len(strings):
-        return np.empty(0, np.uint8), np.empty(0, np.int32), np.empty(0, np.int32)
-    bounds = np.frombuffer(offsets, np.int64 if wide else np.int32)[strings.offset : strings.offset + len(strings) + 1]
-    return np.frombuffer(data or b"", np.uint8), bounds[:-1], bounds[1:]
-
-
-def _string_array(offsets: NDArray[np.int64], pool: NDArray[np.uint8]) -> pa.Array:
-    if len(pool) < 1 << 31:
-        return pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(pool))
-    return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(pool))
 
 
 def _pieces(block: bytes) -> Iterator[tuple[int, int]]:

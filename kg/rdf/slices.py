@@ -19,12 +19,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kg.config import GraphConfig
 from kg.dump import Slice, SliceReader
 from kg.errors import InputError
+from kg.rdf.arrays import mask, numbers, spans, strings
 from kg.rdf.config import WIKIDATA_ENTITY
 from kg.rdf.ntriples import (
     BLANK,
@@ -55,7 +55,6 @@ from kg.rdf.units import (
     SCHEMAS,
     TEXTS,
     TITLE,
-    UNSELECTED,
     Roles,
     SliceReport,
     quarantine_path,
@@ -64,13 +63,16 @@ from kg.rdf.units import (
 )
 from kg.stage import write_atomic
 
-__all__ = ["SliceTask", "read_slice", "too_many_bad_lines"]
+__all__ = ["SliceTask", "no_statement", "read_slice", "too_many_bad_lines"]
 
 _NO_TEXT = -1  # rank of what is no text
+# What a predicate's statements are used as; the numbers up to IRREGULAR are kinds.
+_AS_TEXT, _AS_ARTICLE, _AS_LINK, _AS_UNSELECTED, _AS_NOTHING = range(IRREGULAR + 1, IRREGULAR + 6)
 _UNKNOWN_VALUE = b"http://www.wikidata.org/.well-known/genid/"
 _UNIT_BYTES = 16 << 20
+_TERMS = 1 << 16  # room that most units need
 _QUARANTINED_CHARACTERS = 100_000
-_HOPELESS_LINES = 100
+_HOPELESS_LINES = 100  # if not one of so many lines is a statement, the rest of the slice is not worth reading
 _PLAIN_DATATYPES = ("^^<http://www.w3.org/2001/XMLSchema#string>",)
 
 
@@ -127,7 +129,7 @@ class _Unit:
     """The rows gathered for one unit."""
 
     def __init__(self) -> None:
-        self.ids, self.literals, self.texts = Terms(), Terms(), Terms()
+        self.ids, self.literals, self.texts = Terms(_TERMS, _TERMS * 32), Terms(), Terms()
         self.links: list[tuple[np.ndarray, ...]] = []
         self.values: list[tuple[np.ndarray, ...]] = []
         self.text_rows: list[tuple[np.ndarray, ...]] = []
@@ -155,7 +157,9 @@ class _SliceIngest:
         self._prefixes = Prefixes(task.config.rdf)
         self._scanner = Scanner()
         self._predicates = _Numbered(
-            self._scanner.predicates, (0, 0), lambda iri: (self._roles.role(iri), self._roles.order(iri))
+            self._scanner.predicates,
+            (0, 0, _AS_NOTHING),
+            lambda iri: (role := self._roles.role(iri), self._roles.order(iri), _use(role)),
         )
         plain = len(self._languages) - 1
         none = (plain, int("string" in self._kept), int("string" in self._kept))
@@ -176,7 +180,9 @@ class _SliceIngest:
         report.raw_bytes, report.faults = reader.raw_bytes, list(reader.faults)
         report.first_member, report.next_member = reader.first_member, reader.next_member
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in self._quarantine]
-        write_atomic(quarantine_path(task.folder, task.part.number), "".join(lines))
+        quarantine = quarantine_path(task.folder, task.part.number)
+        write_atomic(quarantine, "".join(lines))
+        self._note_size(quarantine)
         write_atomic(task.folder / f"{task.part.number:06}.json", msgspec.json.encode(report))
         return report
 
@@ -199,18 +205,18 @@ class _SliceIngest:
                 self._take_line(part.rstrip(b"\n"), offset + start, [])
                 continue
             for rows in self._scanner.rows(part):
-                self._report.lines += len(rows.kind)
                 regular = self._mended(rows, offset + start)
                 self._take(rows)
-                for more in self._scanner.rows(regular):
+                for more in self._scanner.rows(regular) if regular else ():
                     self._take(more)
 
     def _mended(self, rows: Rows, offset: int) -> bytes:
         """The irregular lines that are statements, made regular; the others are set aside."""
         regular: list[bytes] = []
-        for row in np.flatnonzero(rows.kind == IRREGULAR).tolist():
+        irregular = np.flatnonzero(rows.kind == IRREGULAR).tolist()
+        self._report.lines += len(rows.kind) - len(irregular)
+        for row in irregular:  # which may turn out to be blank, or several with carriage returns between them
             place, end = int(rows.subject[row]), int(rows.subject_end[row])
-            self._report.lines -= 1  # it may turn out to be blank, or several with carriage returns between them
             for line in rows.data[place:end].tobytes().split(b"\r"):
                 self._take_line(line, offset + place, regular)
                 place += len(line) + 1
@@ -233,66 +239,66 @@ class _SliceIngest:
         self._quarantine.append({"file": file, "offset": offset, "line": text, "reason": reason})
         self._report.undecodable += 1
         bad, limit = self._report.undecodable, self._task.config.max_bad_lines
-        if bad == self._report.lines and bad >= _HOPELESS_LINES:
-            raise InputError(
-                f"{file} is not N-Triples: none of its first {bad} lines is a statement; the last one begins with "
-                f"{text[:60]!r}: {reason}. Set 'kg.dump' to a file with one statement '<subject> <predicate> <object> "
-                ".' a line."
-            )
-        if bad > limit and bad < self._report.lines:
+        if bad <= limit:
+            return
+        read, hopeless = self._report.lines - bad, bad >= _HOPELESS_LINES
+        if hopeless and not read and self._task.part.number == 0:
+            raise no_statement(file, bad, self._quarantine[-1])
+        if hopeless or read:
             raise too_many_bad_lines(file, limit, self._quarantine[-1])
 
     def _take(self, rows: Rows) -> None:
         """Sort the statements of a piece by what they are."""
         self._predicates.update()
         self._qualifiers.update()
-        role = self._predicates.columns[0][rows.predicate]
         kind = rows.kind & 7
-        valid = kind != IRREGULAR
-        open_ = valid & (kind != BLANK)
-        self._drop("blank_node", valid & ~open_)
-        self._drop("not_a_relation", open_ & (role == 0))
-        self._drop("relation_not_selected", open_ & (role == UNSELECTED))
-        self._take_texts(rows, role, kind, open_ & (role & TEXTS > 0))
-        self._take_articles(rows, role, kind, open_ & (role & (ARTICLES | ARTICLES_OF) > 0) & (role & TEXTS == 0))
-        links = open_ & (role & LINKS > 0) & (role & (TEXTS | ARTICLES | ARTICLES_OF) == 0)
-        self._take_links(rows, links & (kind == IRI))
-        self._take_values(rows, role, links & (kind != IRI))
+        use = np.where(kind < BLANK, self._predicates.columns[2][rows.predicate], kind)
+        self._drop("blank_node", use == BLANK)
+        self._drop("not_a_relation", use == _AS_NOTHING)
+        self._drop("relation_not_selected", use == _AS_UNSELECTED)
+        self._take_texts(rows, np.flatnonzero(use == _AS_TEXT))
+        self._take_articles(rows, np.flatnonzero(use == _AS_ARTICLE))
+        links = np.flatnonzero(use == _AS_LINK)
+        iri = kind[links] == IRI
+        self._take_links(rows, links[iri])
+        self._take_values(rows, links[~iri])
 
-    def _take_texts(self, rows: Rows, role: np.ndarray, kind: np.ndarray, wanted: np.ndarray) -> None:
-        rank = self._qualifiers.columns[0][rows.qualifier]
-        readable = wanted & (kind != IRI) & (rank != _NO_TEXT)
-        self._drop("unreadable_value", wanted & ~readable)
-        foreign = readable & (rank >= OTHER_LANGUAGES)
+    def _take_texts(self, rows: Rows, places: np.ndarray) -> None:
+        ranks = self._qualifiers.columns[0][rows.qualifier[places]]
+        readable = (rows.kind[places] != IRI) & (ranks != _NO_TEXT)
+        self._drop("unreadable_value", ~readable)
+        foreign = readable & (ranks >= OTHER_LANGUAGES)
         if self._any:
-            foreign &= role & LABELS == 0
+            foreign &= self._predicates.columns[0][rows.predicate[places]] & LABELS == 0
         self._drop("other_language", foreign)
-        places = np.flatnonzero(readable & ~foreign)
+        kept = readable & ~foreign
+        places, rank = places[kept], ranks[kept]
         if not len(places):
             return
         unit = self._unit
         subject = unit.ids.intern(rows.data, rows.subject[places], rows.subject_end[places])
         text = unit.texts.intern(rows.data, rows.object[places], rows.object_end[places])
-        bits = role[places]
+        bits = self._predicates.columns[0][rows.predicate[places]]
         roles = np.where(bits & LABELS, LABEL, np.where(bits & DESCRIPTIONS, DESCRIPTION, ALIAS)).astype(np.int32)
         order = self._predicates.columns[1][rows.predicate[places]]
         # An entity's rdfs:label, skos:prefLabel and schema:name mostly stand together and say the same.
         first = np.zeros(len(places), dtype=bool)
         first[0] = True
-        for column in (subject, text, roles, rank[places]):
+        for column in (subject, text, roles, rank):
             first[1:] |= column[1:] != column[:-1]
         starts = np.flatnonzero(first)
         copies = np.diff(starts, append=len(places)).astype(np.int32)
-        row = subject[starts], roles[starts], rank[places][starts], np.minimum.reduceat(order, starts), text[starts]
+        row = subject[starts], roles[starts], rank[starts], np.minimum.reduceat(order, starts), text[starts]
         unit.text_rows.append((*row, copies))
         unit.bytes += 24 * len(starts)
 
-    def _take_articles(self, rows: Rows, role: np.ndarray, kind: np.ndarray, wanted: np.ndarray) -> None:
-        self._report.articles += int(wanted.sum())
-        self._drop("unreadable_value", wanted & (kind != IRI))
-        wanted = wanted & (kind == IRI)
-        for bit in (ARTICLES, ARTICLES_OF):
-            places = np.flatnonzero(wanted & (role & bit > 0) & ((bit == ARTICLES) | (role & ARTICLES == 0)))
+    def _take_articles(self, rows: Rows, told: np.ndarray) -> None:
+        self._report.articles += len(told)
+        iri = rows.kind[told] == IRI
+        self._drop("unreadable_value", ~iri)
+        told = told[iri]
+        of_page = self._predicates.columns[0][rows.predicate[told]] & ARTICLES > 0
+        for bit, places in ((ARTICLES, told[of_page]), (ARTICLES_OF, told[~of_page])):
             page, entity = (rows.subject, rows.subject_end), (rows.object, rows.object_end)
             if bit == ARTICLES_OF:
                 page, entity = entity, page
@@ -308,8 +314,7 @@ class _SliceIngest:
                     self._unit.bytes += paths.nbytes + subject.nbytes
             self._dropped["other_page"] += int((~ours).sum())
 
-    def _take_links(self, rows: Rows, wanted: np.ndarray) -> None:
-        places = np.flatnonzero(wanted)
+    def _take_links(self, rows: Rows, places: np.ndarray) -> None:
         target, target_end = rows.object[places], rows.object_end[places]
         kept = ~starts_with(rows.data, target, target_end, _UNKNOWN_VALUE)
         self._drop("somevalue", ~kept)
@@ -325,13 +330,14 @@ class _SliceIngest:
             unit.links.append((subject, rows.predicate[places], found))
             unit.bytes += 12 * len(places)
 
-    def _take_values(self, rows: Rows, role: np.ndarray, wanted: np.ndarray) -> None:
-        self._drop("unreadable_value", wanted & (role & RELATION == 0))
-        wanted = wanted & (role & RELATION > 0)
-        kept, known = (column[rows.qualifier] > 0 for column in self._qualifiers.columns[1:])
-        self._drop("datatype_not_kept", wanted & ~known)
-        self._drop("other_language", wanted & known & ~kept)
-        places = np.flatnonzero(wanted & kept)
+    def _take_values(self, rows: Rows, told: np.ndarray) -> None:
+        related = self._predicates.columns[0][rows.predicate[told]] & RELATION > 0
+        self._drop("unreadable_value", ~related)
+        told = told[related]
+        kept, known = (column[rows.qualifier[told]] > 0 for column in self._qualifiers.columns[1:])
+        self._drop("datatype_not_kept", ~known)
+        self._drop("other_language", known & ~kept)
+        places = told[kept]
         if len(places):
             unit = self._unit
             subject = unit.ids.intern(rows.data, rows.subject[places], rows.subject_end[places])
@@ -353,14 +359,14 @@ class _SliceIngest:
         self._write("values", [subject[keep], predicate[keep], number[keep]])
         self._write("links", _stacked(unit.links, 3))
         self._write("texts", self._text_columns(unit))
-        self._write("ids", [self._prefixes.node_ids(_plain(unit.ids.strings()))])
+        self._write("ids", [self._prefixes.node_ids(unit.ids.strings())])
         self._write("predicates", [self._scanner.predicates.strings()])
         self._report.units += 1
 
     def _text_columns(self, unit: _Unit) -> list[Any]:
         subject, role, rank, order, text, copies = _stacked(unit.text_rows, 6)
-        texts = readable_texts(unit.texts.strings()).take(pa.array(text))
-        titles = pa.array([article_title(path) for _, paths in unit.titles for path in paths.to_pylist()], pa.string())
+        texts = readable_texts(unit.texts.strings()).take(numbers(text))
+        titles = strings([article_title(path) for _, paths in unit.titles for path in paths.to_pylist()])
         count = len(titles)
         about = np.concatenate([np.empty(0, np.int32), *(subjects for subjects, _ in unit.titles)])
         nothing = np.zeros(count, np.int32)
@@ -369,15 +375,28 @@ class _SliceIngest:
             for pair in ((about, subject), (nothing + TITLE, role), (nothing, rank), (nothing, order))
         ]
         columns += [pa.concat_arrays([titles, texts]), np.concatenate([nothing + 1, copies])]
-        keep = pc.not_equal(columns[4], "")
-        self._dropped["unreadable_value"] += int(columns[5][~keep.to_numpy(zero_copy_only=False)].sum())
-        return [pa.array(column).filter(keep) for column in columns]
+        _, starts, ends = spans(columns[4])
+        keep = ends > starts
+        self._dropped["unreadable_value"] += int(columns[5][~keep].sum())
+        return [column[keep] if isinstance(column, np.ndarray) else column.filter(mask(keep)) for column in columns]
 
     def _write(self, name: str, columns: list[Any]) -> None:
         schema = SCHEMAS[name]
-        arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, schema, strict=True)]
+        arrays = [
+            (numbers(column) if isinstance(column, np.ndarray) else column).cast(field.type)
+            for column, field in zip(columns, schema, strict=True)
+        ]
         path = unit_path(self._task.folder, (self._report.number, self._report.units), name)
-        pq.write_table(pa.table(arrays, schema=schema), path, compression="zstd", compression_level=1)
+        # Read once and whole, so statistics and most dictionaries are in vain.
+        repeating = [column for column in schema.names if column in ("kind", "datatype")]
+        table = pa.table(arrays, schema=schema)
+        pq.write_table(
+            table, path, compression="zstd", compression_level=1, write_statistics=False, use_dictionary=repeating
+        )
+        self._note_size(path)
+
+    def _note_size(self, path: Path) -> None:
+        self._report.sizes[path.name] = path.stat().st_size
 
 
 def too_many_bad_lines(file: str, limit: int, last: dict[str, Any]) -> InputError:
@@ -386,6 +405,25 @@ def too_many_bad_lines(file: str, limit: int, last: dict[str, Any]) -> InputErro
         f"{file} has more than {limit} lines that are no N-Triples; the last one begins with {last['line'][:60]!r}: "
         f"{last['reason']}. Mend or fetch the file again, or raise 'kg.max_bad_lines' to set more of them aside."
     )
+
+
+def no_statement(name: str, lines: int, last: dict[str, Any]) -> InputError:
+    """The error for a source whose first ``lines`` lines are all undecodable; ``last`` as in `too_many_bad_lines`."""
+    return InputError(
+        f"{name} is not N-Triples: none of its first {lines} lines is a statement; the last one begins with "
+        f"{last['line'][:60]!r}: {last['reason']}. Set 'kg.dump' to a file with one statement '<subject> <predicate> "
+        "<object> .' a line."
+    )
+
+
+def _use(role: int) -> int:
+    if role & TEXTS:
+        return _AS_TEXT
+    if role & (ARTICLES | ARTICLES_OF):
+        return _AS_ARTICLE
+    if role & LINKS:
+        return _AS_LINK
+    return _AS_UNSELECTED if role else _AS_NOTHING
 
 
 @lru_cache(maxsize=1 << 12)
@@ -402,22 +440,18 @@ def _stacked(rows: list[tuple[np.ndarray, ...]], columns: int) -> list[np.ndarra
     return [np.concatenate([np.empty(0, np.int32), *(row[k] for row in rows)]) for k in range(columns)]
 
 
-def _plain(strings: pa.Array) -> pa.Array:
-    return strings.cast(pa.string())
-
-
 def _literals(terms: Terms) -> tuple[list[pa.Array], np.ndarray]:
     """The columns of the literals' table, and bool[literals]: whether the text is one of its datatype."""
-    rows, readable = [], []
-    for written in terms.strings().to_pylist():
+    columns: list[list[str]] = [[] for _ in SCHEMAS["literals"]]  # no rows, which the garbage collector would search
+    readable = np.ones(len(terms), dtype=bool)
+    for number, written in enumerate(terms.strings().to_pylist()):
         end = written.rindex('"')
         qualifier = written[end + 1 :]
         try:
-            found = literal(unescaped(written[:end]), qualifier)
-            rows.append((*found, literal_datatype(qualifier)))
-            readable.append(True)
+            row = (*literal(unescaped(written[:end]), qualifier), literal_datatype(qualifier) or "")
         except ValueError:
-            rows.append(("", "", "", "", ""))
-            readable.append(False)
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in SCHEMAS["literals"]]
-    return [pa.array(column, pa.string()) for column in columns], np.array(readable, dtype=bool)
+            row = ("",) * len(columns)
+            readable[number] = False
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
+    return [strings(column) for column in columns], readable

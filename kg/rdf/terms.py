@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kg.literals import coordinate_text, date_text, plain_text, quantity_text
+from kg.rdf.arrays import flags, mask, scalar, spans, strings
 from kg.rdf.config import _LITERAL_KINDS, WIKIDATA_DIRECT, WIKIDATA_ENTITY, RdfConfig
 from kg.rdf.ntriples import unescaped
 
@@ -146,24 +147,32 @@ class _Shortener:
         self._taken = f"^(?:{'|'.join([*heads, *_LITERAL_KINDS])}):"
 
     def shorten(self, iris: pa.Array) -> pa.Array:
-        ambiguous = pc.match_substring_regex(iris, self._taken)
-        ids = pc.if_else(ambiguous, pc.binary_join_element_wise("<", iris, ">", ""), iris) if _any(ambiguous) else iris
-        waiting = np.ones(len(iris), dtype=bool)
+        ids = iris
+        waiting, whole = np.ones((2, len(iris)), dtype=bool)
         for namespace in self._all:
-            found = waiting & pc.starts_with(iris, namespace).to_numpy(zero_copy_only=False)
+            found = waiting & flags(pc.starts_with(iris, namespace))
             if not found.any():
                 continue
             waiting &= ~found
             prefix = self._prefix_of.get(namespace)
             if prefix is None:
                 continue
-            rest = pc.utf8_slice_codeunits(iris.filter(pa.array(found)), len(namespace))
-            # With an empty prefix, a local name with a colon or bracket would read like an IRI.
-            plain = pc.match_substring_regex(rest, "^[^:<]+$" if not prefix else ".")
-            found[found] = plain.to_numpy(zero_copy_only=False)
-            short = pc.binary_join_element_wise(prefix, rest.filter(plain), "")
-            ids = pc.replace_with_mask(ids, pa.array(found), short)
-        return ids
+            rest = pc.utf8_slice_codeunits(iris.filter(mask(found)), len(namespace))
+            _, starts, ends = spans(rest)
+            plain = ends > starts
+            if not prefix:  # a local name with a colon or bracket would read like an IRI
+                for odd in ":<":
+                    plain &= ~flags(pc.match_substring(rest, odd))
+            found[found] = plain
+            whole &= ~found
+            ids = pc.replace_with_mask(ids, mask(found), _joined(prefix, rest.filter(mask(plain))))
+            if not waiting.any():
+                break
+        # A whole IRI that reads like a short one goes into brackets.
+        rest = iris.filter(mask(whole))
+        ambiguous = pc.match_substring_regex(rest, self._taken)
+        whole[whole] = flags(ambiguous)
+        return pc.replace_with_mask(ids, mask(whole), _joined("<", rest.filter(ambiguous), ">")) if whole.any() else ids
 
     def expand(self, identifier: str) -> str:
         if identifier.startswith("<"):
@@ -220,7 +229,7 @@ def readable_texts(raw: pa.Array) -> pa.Array:
     if not pc.any(odd).as_py():
         return raw
     mended = [_spaced(unescaped(text)) for text in raw.filter(odd).to_pylist()]
-    return pc.replace_with_mask(raw, odd, pa.array(mended, pa.string()))
+    return pc.replace_with_mask(raw, odd, strings(mended))
 
 
 def local_name(identifier: str) -> str:
@@ -286,8 +295,10 @@ def _point_name(text: str) -> str:
     return coordinate_text({"latitude": latitude, "longitude": longitude, "precision": None})
 
 
-def _any(mask: Any) -> bool:
-    return bool(pc.any(mask).as_py())
+def _joined(before: str, array: pa.Array, behind: str = "") -> pa.Array:
+    if not before and not behind:
+        return array
+    return pc.binary_join_element_wise(scalar(before), array, scalar(behind), scalar(""))
 
 
 def _spaced(text: str) -> str:

@@ -88,6 +88,7 @@ class SliceReport(msgspec.Struct):
         lines, undecodable: lines with a statement, or what should be one; those that are none.
         articles: statements about articles, of any wiki.
         dropped: statements that are in no unit, by reason.
+        sizes: bytes of each of its files.
         raw_bytes, first_member, next_member, faults: see `kg.dump.SliceReader`.
     """
 
@@ -97,6 +98,7 @@ class SliceReport(msgspec.Struct):
     undecodable: int = 0
     articles: int = 0
     dropped: dict[str, int] = msgspec.field(default_factory=dict)
+    sizes: dict[str, int] = msgspec.field(default_factory=dict)
     raw_bytes: int = 0
     first_member: int | None = None
     next_member: int | None = None
@@ -104,11 +106,13 @@ class SliceReport(msgspec.Struct):
 
 
 def read_report(folder: Path, number: int) -> SliceReport | None:
-    """The report of a finished slice; None if it is not finished."""
+    """The report of a finished slice; None if it is not finished or a file of it is gone or has another size."""
     try:
-        return msgspec.json.decode((folder / f"{number:06}.json").read_bytes(), type=SliceReport)
+        report = msgspec.json.decode((folder / f"{number:06}.json").read_bytes(), type=SliceReport)
+        whole = all((folder / name).stat().st_size == size for name, size in report.sizes.items())
     except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
+    return report if whole else None
 
 
 def read_unit(folder: Path, unit: tuple[int, int], name: str, columns: list[str] | None = None) -> pa.Table:

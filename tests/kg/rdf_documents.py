@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,11 @@ def check_sum(counts: dict[str, Any]) -> None:
     statements = dict(counts["statements"])
     assert statements.pop("read") == sum(statements.pop("dropped").values()) + sum(statements.values())
     assert counts["lines"] == counts["statements"]["read"] + counts["undecodable"]
+
+
+def aside(folder: Path) -> list[dict[str, Any]]:
+    """What the stage in a folder set aside."""
+    return [json.loads(line) for line in (folder / "quarantine.jsonl").read_bytes().splitlines()]
 
 
 def triples_of(graph: KnowledgeGraph) -> set[tuple[str, str, str]]:

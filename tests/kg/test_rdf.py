@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import kg.rdf.build
 import kg.rdf.slices
 from kg.build import build_graph
 from kg.config import GraphConfig
@@ -29,6 +31,7 @@ from tests.kg.rdf_documents import (
     WD,
     WDT,
     XSD,
+    aside,
     build,
     check_sum,
     claim,
@@ -276,6 +279,81 @@ def test_finished_slices_are_not_read_again_after_a_crash(tmp_path: Path) -> Non
     assert content(folder) == content(tmp_path / "expected")
 
 
+def _crash_after(count: int, options: GraphConfig, folder: Path, kind: str = "ntriples") -> Path:
+    """Read so many slices, crash; the folder of the parts."""
+
+    def crashing(function: Any, tasks: Sequence[Any]) -> Iterator[Any]:
+        yield from map(function, tasks[:count])
+        raise KeyboardInterrupt
+
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(KeyboardInterrupt):
+        build_rdf(options, kind, [], folder, mapper=crashing, progress=no_progress)
+    (parts,) = folder.glob(".parts-*")
+    return parts
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "report"])
+def test_a_slice_of_which_a_file_is_not_whole_is_read_again(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "dump.nt").write_text("\n".join(truthy()))
+    build(config(tmp_path / "dump.nt"), tmp_path / "expected")
+    options, folder = config(tmp_path / "dump.nt", slice_mb=0.001), tmp_path / "kg"
+    parts = _crash_after(3, options, folder)
+    name = "000001.json" if damage == "report" else "000001-000-links.parquet"
+    if damage == "gone":
+        (parts / name).unlink()
+    else:
+        (parts / name).write_bytes((parts / name).read_bytes()[:-7])
+    read: list[int] = []
+
+    def recording(function: Any, tasks: Sequence[Any]) -> Iterator[Any]:
+        read.extend(task.part.number for task in tasks)
+        yield from map(function, tasks)
+
+    build_rdf(options, "ntriples", [], folder, mapper=recording, progress=no_progress)
+    assert read[:2] == [1, 3]
+    assert content(folder) == content(tmp_path / "expected")
+
+
+def test_parts_of_other_settings_have_another_folder_and_go(tmp_path: Path) -> None:
+    (tmp_path / "dump.nt").write_text("\n".join(truthy()))
+    folder = tmp_path / "kg"
+    found = [
+        _crash_after(1, config(tmp_path / "dump.nt", **options), folder)
+        for options in ({}, {"language": "de"}, {"slice_mb": 0.001}, {"workers": 1})
+    ]
+    assert len(set(found)) == 3
+    assert found[0] == found[3]
+    build_rdf(config(tmp_path / "dump.nt"), "ntriples", [], folder, mapper=in_this_process, progress=no_progress)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_turtle_is_not_parsed_again_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.ttl").write_text(ONTOLOGY)
+    options, folder = config(tmp_path / "own.ttl"), tmp_path / "kg"
+    _crash_after(0, options, folder, "turtle")
+    monkeypatch.setattr(kg.rdf.build, "write_ntriples", None)
+    build_rdf(options, "turtle", [], folder, mapper=in_this_process, progress=no_progress)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_an_error_in_between_closes_the_mapper(tmp_path: Path) -> None:
+    (tmp_path / "dump.nt").write_text("junk\n" * 9 + "\n".join(truthy()))
+    closed: list[bool] = []
+
+    def mapper(function: Any, tasks: Sequence[Any]) -> Iterator[Any]:
+        try:
+            yield from map(function, tasks)
+        finally:
+            closed.append(True)
+
+    (tmp_path / "kg").mkdir()
+    options = config(tmp_path / "dump.nt", slice_mb=0.00002, max_bad_lines=4)
+    with pytest.raises(InputError, match="more than 4 lines") as caught:
+        build_rdf(options, "ntriples", [], tmp_path / "kg", mapper=mapper, progress=no_progress)
+    assert closed, caught  # whose traceback would keep the generator alive
+
+
 def test_parts_of_slices_cut_otherwise_are_not_used(tmp_path: Path) -> None:
     (tmp_path / "dump.nt").write_text("\n".join(truthy()))
     folder = tmp_path / "kg"
@@ -304,13 +382,49 @@ def test_lines_that_are_no_statement_are_set_aside_with_file_and_offset(tmp_path
     counts = build(config(tmp_path / "dump.nt", slice_mb=0.001), tmp_path / "kg").counts
     check_sum(counts)
     assert counts["undecodable"] == 3
-    records = [json.loads(line) for line in (tmp_path / "kg" / "quarantine.jsonl").read_text().splitlines()]
+    records = aside(tmp_path / "kg")
     assert [record["offset"] for record in records] == [text.index(line) for line in bad.values()]
     assert {record["file"] for record in records} == {str(tmp_path / "dump.nt")}
     assert [record["line"] for record in records] == [line.decode("utf-8", "backslashreplace") for line in bad.values()]
     assert "UTF-8" in records[1]["reason"]
     with pytest.raises(InputError, match=r"more than 2 lines that are no N-Triples.*kg\.max_bad_lines"):
         build(config(tmp_path / "dump.nt", max_bad_lines=2), tmp_path / "strict")
+
+
+def test_quarantine_is_in_the_order_of_the_file_whatever_the_slices(tmp_path: Path) -> None:
+    pieces = ["\n".join(truthy()[start : start + 7]) + "\n" for start in range(0, len(truthy()), 7)]
+    pieces[1] += "one\u2028\x85bad\n"
+    pieces[5] += "two\n"
+    packed = [gzip.compress(piece.encode()) for piece in pieces]
+    packed[3] = packed[3][:20] + bytes(20) + packed[3][40:]
+    (tmp_path / "dump").write_bytes(b"".join(packed))
+    found = []
+    for number, slice_mb in enumerate((1, 0.001, 0.0003)):
+        build(config(tmp_path / "dump", slice_mb=slice_mb), tmp_path / str(number))
+        found.append(aside(tmp_path / str(number)))
+    assert found == found[:1] * 3
+    told = [record.get("byte", record.get("line")) for record in found[0]]
+    assert told == ["one\u2028\x85bad", len(b"".join(packed[:3])), "two"]
+
+
+@pytest.mark.parametrize("slice_mb", [1, 0.001])
+def test_bad_lines_are_many_by_the_limit_alone_wherever_they_stand(tmp_path: Path, slice_mb: float) -> None:
+    (tmp_path / "dump.nt").write_text("\u2028junk\x85\n" * 400 + "\n".join(truthy()))
+    counts = build(config(tmp_path / "dump.nt", slice_mb=slice_mb), tmp_path / "kg").counts
+    assert counts["undecodable"] == 400
+    with pytest.raises(InputError, match=r"more than 399 lines|none of its first 400 lines"):
+        build(config(tmp_path / "dump.nt", slice_mb=slice_mb, max_bad_lines=399), tmp_path / "strict")
+    (tmp_path / "late.nt").write_text("\n".join(truthy()) + "\n" + "\u2028junk\x85\n" * 21)
+    with pytest.raises(InputError, match="more than 20 lines"):
+        build(config(tmp_path / "late.nt", slice_mb=slice_mb, max_bad_lines=20), tmp_path / "late")
+
+
+@pytest.mark.parametrize("lines", [3, 2000])
+@pytest.mark.parametrize("slice_mb", [1, 0.001])
+def test_what_is_no_ntriples_at_all_is_said_to_be_none(tmp_path: Path, lines: int, slice_mb: float) -> None:
+    (tmp_path / "dump.nt").write_text("<http://e/s> <http://e/p> object .\n" * lines)
+    with pytest.raises(InputError, match=r"dump\.nt is not N-Triples: none of its .*begins with .<http://e/s> <http"):
+        build(config(tmp_path / "dump.nt", slice_mb=slice_mb), tmp_path / "kg")
 
 
 def test_malformed_turtle_is_refused_with_file_and_line(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import kg.build
 import kg.dump
 import kg.ingest
 import kg.lines
+import kg.stage
 from kg.build import build_graph
 from kg.config import GraphConfig
 from kg.errors import InputError, StorageError
@@ -105,7 +106,7 @@ def config(dump: Path | str, slice_bytes: float = WHOLE, **options: Any) -> Grap
 
 def backwards(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
     """A mapper that does the last slice first."""
-    return map(function, reversed(tasks))
+    yield from map(function, reversed(tasks))
 
 
 # --- Forms and slices ------------------------------------------------------------------------------------------------
@@ -212,6 +213,12 @@ def dump(tmp_path: Path) -> Path:
     return path
 
 
+def part(folder: Path, name: str) -> Path:
+    """A file among the parts of an unfinished build."""
+    (found,) = folder.glob(f".parts-*/{name}")
+    return found
+
+
 def interrupt(settings: GraphConfig, folder: Path, mapper: Mapper) -> None:
     with pytest.raises(Killed):
         build_graph(settings, folder, mapper=mapper)
@@ -221,7 +228,7 @@ def finished(settings: GraphConfig, folder: Path) -> tuple[Manifest, list[int]]:
     """Build to the end: the manifest and the slices that were read."""
     mapper = Counting()
     manifest = build_graph(settings, folder, mapper=mapper)
-    assert not (folder / ".parts").exists()
+    assert not list(folder.glob(".parts*"))
     return manifest, mapper.asked
 
 
@@ -258,7 +265,7 @@ def test_a_slice_with_a_damaged_part_or_report_is_not_finished(
 ) -> None:
     settings = config(dump, len(TEXT) / 5)
     interrupt(settings, tmp_path / "kg", Counting(last=4))
-    path = tmp_path / "kg" / ".parts" / name
+    path = part(tmp_path / "kg", name)
     assert path.stat().st_size
     if damage == "gone":
         path.unlink()
@@ -275,7 +282,7 @@ def test_a_part_with_other_content_is_an_error_and_then_all_is_read_anew(
 ) -> None:
     settings = config(dump, len(TEXT) / 3)
     interrupt(settings, tmp_path / "kg", Counting(last=2))
-    path = tmp_path / "kg" / ".parts" / "000001-000.items.parquet"
+    path = part(tmp_path / "kg", "000001-000.items.parquet")
     data = path.read_bytes()
     path.write_bytes(data[:kept] + bytes(len(data) - 2 * kept) + data[len(data) - kept :])
     with pytest.raises(StorageError, match=r"is damaged: .*run the same command again"):
@@ -308,14 +315,30 @@ def test_a_build_killed_while_clearing_up_can_be_done_again(
     tmp_path: Path, dump: Path, expected: dict[str, bytes], removed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(folder: Path) -> None:
-        for path in sorted(folder.iterdir(), reverse=True)[:removed]:
+        (parts,) = folder.glob(".parts-*")
+        for path in sorted(parts.iterdir(), reverse=True)[:removed]:
             path.unlink()
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(kg.build.shutil, "rmtree", die)
+        patch.setattr(kg.build, "remove_parts", die)
         interrupt(config(dump, len(TEXT) / 3), tmp_path / "kg", Counting())
-    finished(config(dump, len(TEXT) / 3), tmp_path / "kg")
+    assert build_graph(config(dump, len(TEXT) / 3), tmp_path / "kg").reused
+    assert files_of(tmp_path / "kg") == expected
+    assert not list((tmp_path / "kg").glob(".parts-*"))
+
+
+def test_a_build_killed_before_its_manifest_is_written_reads_nothing_again(
+    tmp_path: Path, dump: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*arguments: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kg.stage, "_outputs", die)
+        interrupt(config(dump, len(TEXT) / 3), tmp_path / "kg", Counting())
+    _, read = finished(config(dump, len(TEXT) / 3), tmp_path / "kg")
+    assert read == []
     assert files_of(tmp_path / "kg") == expected
 
 
@@ -331,20 +354,20 @@ def many_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_slice_goes_on_after_its_last_finished_segment(
     tmp_path: Path, dump: Path, expected: dict[str, bytes], damage: str | None
 ) -> None:
-    parts, calls = tmp_path / "kg" / ".parts", 0
+    folder, calls = tmp_path / "kg", 0
 
     def die_late(*arguments: Any, **details: Any) -> None:
         nonlocal calls
         calls += 1
-        if calls >= 12 and len(list(parts.glob("*-00[0-9].json"))) >= 4:
+        if calls >= 12 and len(list(folder.glob(".parts-*/*-00[0-9].json"))) >= 4:
             raise Killed
 
     with pytest.raises(Killed):
         build_graph(config(dump), tmp_path / "kg", progress=die_late)
-    first = parts / "000000-000.json"
+    first = part(folder, "000000-000.json")
     written = first.stat().st_mtime_ns
     if damage:
-        (parts / damage).write_bytes(b"")
+        part(folder, damage).write_bytes(b"")
     seen: set[int] = set()
 
     def watch(*arguments: Any, **details: Any) -> None:
@@ -378,14 +401,14 @@ def test_a_build_killed_at_any_moment_goes_on_and_gives_the_same_bytes(
         told = settings.model_copy(update={"workers": workers}).model_dump_json()
         program = [sys.executable, "-c", PROGRAM, told, str(folder)]
         with subprocess.Popen(program, cwd=Path(__file__).parents[2]) as process:
-            while process.poll() is None and len(list(folder.glob(".parts/*.json"))) < wanted + 1:
+            while process.poll() is None and len(list(folder.glob(".parts*/*.json"))) < wanted + 1:
                 time.sleep(0.01)  # one of the files is the plan of the slices
             time.sleep(draw.random() / 50)
             workers_at_work = psutil.Process(process.pid).children()
             process.kill()
         assert process.returncode == -9
         assert not psutil.wait_procs(workers_at_work, timeout=30)[1]
-        reports = len(list(folder.glob(".parts/0*.json")))
+        reports = len(list(folder.glob(".parts*/0*.json")))
     _, read = finished(settings, folder)
     assert len(read) == 40 - reports
     assert files_of(folder) == expected

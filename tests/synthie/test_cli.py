@@ -194,7 +194,7 @@ def test_a_typo_in_the_configuration_names_file_field_and_the_right_spelling(tmp
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("kg.relations=[p17x]", ["kg.relations", "'p17x' is not a Wikidata property id such as P17"]),
+        ("kg.relations=[p17]", ["kg.relations", "'p17' is not a Wikidata property id such as P17"]),
         ("kg.relations=[p017]", ["did you mean P17?"]),
         ("sampling.n_sets=many", ["sampling.n_sets", "'many'"]),
         ("sampling.n_sets", ["section.field=value"]),
@@ -253,7 +253,10 @@ def test_filters_that_leave_nothing_are_explained(tmp_path: Path) -> None:
 
 
 def test_a_relation_that_the_dump_lacks_is_named(tmp_path: Path) -> None:
-    assert_refused(build(tmp_path, DUMP, "kg.relations=[P17, P9999]"), "P9999", "kg.relations")
+    result = build(tmp_path, DUMP, "kg.relations=[P17, P9999]")
+    assert result.code == 0
+    assert "has the selected relation P9999" in result.err
+    assert_refused(build(tmp_path, DUMP, "kg.relations=[P9999]"), "P9999", "relation not selected")
 
 
 # --- Folders --------------------------------------------------------------------------------------------------------
