@@ -23,7 +23,9 @@ import msgspec
 
 from kg.errors import StorageError
 
-__all__ = ["Mapper", "in_processes", "in_this_process", "parts_folder", "remove_parts"]
+__all__ = ["SOURCE_FOLDER", "Mapper", "in_processes", "in_this_process", "parts_folder", "remove_parts"]
+
+SOURCE_FOLDER = ".source"  # in the stage's folder, for a source that must be converted or fetched before it is read
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -14,7 +14,6 @@ import difflib
 import json
 import logging
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -28,7 +27,7 @@ import pyarrow as pa
 from kg.config import GraphConfig
 from kg.dump import Slice, SliceReader, plan_slices
 from kg.errors import ConfigError, InputError
-from kg.parallel import Mapper, parts_folder
+from kg.parallel import SOURCE_FOLDER, Mapper, parts_folder
 from kg.rdf.config import WIKIDATA_ENTITY
 from kg.rdf.join import Source, join_units
 from kg.rdf.slices import SliceTask, no_statement, read_slice, too_many_bad_lines
@@ -41,7 +40,8 @@ __all__ = ["build_rdf", "plan_tasks"]
 
 log = logging.getLogger(__name__)
 
-_CONVERTED = Path(".source", "source.nt")  # where N-Triples of other sources are kept until the graph stands
+_CONVERTED = Path(SOURCE_FOLDER, "source.nt")
+_PARTS_FORM = 1  # to be raised when other code would write other parts for the same options
 _HEAD_LINES = 1000  # that tell whether a source is about Wikidata's entities
 _ABOUT_ITEM = re.compile(rb"<%b|\S+\s+<http://schema\.org/about>\s+<%b" % ((re.escape(WIKIDATA_ENTITY.encode()),) * 2))
 _MENDS = {
@@ -73,7 +73,8 @@ def build_rdf(
         config: which part of the source to keep.
         kind: what ``config.dump`` is: "ntriples", "turtle" or "sparql".
         relations: ids of the relations to keep; empty for all.
-        folder: the stage's folder; its files are described in `kg.tables`.
+        folder: the stage's folder; its files are described in `kg.tables`. The parts stay until the caller calls
+            `kg.parallel.remove_parts`.
         mapper: runs the slices.
         progress: called with the stored bytes of the finished slices.
 
@@ -109,8 +110,6 @@ def build_rdf(
     if not joined["triples"]:
         raise _nothing_left(config.dump, counts["statements"])
     _warn_of_missing(config.dump, relations, joined["seen"])
-    shutil.rmtree(tasks[0].folder)
-    shutil.rmtree((folder / _CONVERTED).parent, ignore_errors=True)
     return counts
 
 
@@ -118,7 +117,7 @@ def plan_tasks(config: GraphConfig, relations: Sequence[str], folder: Path, sour
     """The slices of N-Triples to read into a folder of their own in ``folder``; one for other slices is removed."""
     slices = plan_slices(source, max(1, int(config.slice_mb * (1 << 20))))
     wikidata = not config.rdf.relation_namespaces and _is_wikidata(slices[0])
-    parts = parts_folder(folder, config.fingerprinted(), list(relations), slices)
+    parts = parts_folder(folder, _PARTS_FORM, config.fingerprinted(), list(relations), slices)
     return [SliceTask(config, tuple(relations), wikidata, part, parts) for part in slices]
 
 

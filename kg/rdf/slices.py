@@ -448,7 +448,7 @@ def _literals(terms: Terms) -> tuple[list[pa.Array], np.ndarray]:
         end = written.rindex('"')
         qualifier = written[end + 1 :]
         try:
-            row = (*literal(unescaped(written[:end]), qualifier), literal_datatype(qualifier) or "")
+            row: tuple[str, ...] = (*literal(unescaped(written[:end]), qualifier), literal_datatype(qualifier) or "")
         except ValueError:
             row = ("",) * len(columns)
             readable[number] = False

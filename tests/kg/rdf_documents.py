@@ -121,5 +121,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".") and path.name not in ("manifest.json", "quarantine.jsonl")
+        if path.is_file()
+        and "/." not in f"/{path.relative_to(folder)}"
+        and path.name not in ("manifest.json", "quarantine.jsonl")
     }

@@ -24,6 +24,7 @@ import kg.dump
 import kg.ingest
 import kg.lines
 import kg.stage
+import kg.wikidata_build
 from kg.build import build_graph
 from kg.config import GraphConfig
 from kg.errors import InputError, StorageError
@@ -295,7 +296,7 @@ def test_a_part_with_other_content_is_an_error_and_then_all_is_read_anew(
 def test_a_build_killed_while_joining_reads_nothing_again(
     tmp_path: Path, dump: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, join = config(dump, len(TEXT) / 3), kg.build.join_parts
+    settings, join = config(dump, len(TEXT) / 3), kg.wikidata_build.join_parts
 
     def die(*arguments: Any) -> None:
         join(*arguments)
@@ -303,7 +304,7 @@ def test_a_build_killed_while_joining_reads_nothing_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(kg.build, "join_parts", die)
+        patch.setattr(kg.wikidata_build, "join_parts", die)
         interrupt(settings, tmp_path / "kg", Counting())
     _, read = finished(settings, tmp_path / "kg")
     assert read == []
