@@ -175,8 +175,11 @@ def _processes(address: str | None, workers: int) -> tuple[TaskRunner[Any], Call
 
 
 def _dask(address: str | None, workers: int) -> tuple[TaskRunner[Any], Callable[[], int]]:
+    import dask.config
     from prefect_dask import DaskTaskRunner
 
+    # Dask would write OMP_NUM_THREADS=1 and the like to the environment of the flow, whose later stages train.
+    dask.config.set({"distributed.nanny.pre-spawn-environ": {}})
     # One thread a worker: reading a slice holds Python's lock.
     local = {"n_workers": workers, "threads_per_worker": 1}
     runner = DaskTaskRunner(address=address) if address else DaskTaskRunner(cluster_kwargs=local)

@@ -57,7 +57,9 @@ def slice_runs(folder: Path) -> list[TaskRun]:
 
 @pytest.mark.parametrize("kind", ["threads", pytest.param("processes", marks=pytest.mark.slow), "dask"])
 def test_every_runner_builds_the_same_graph(kind: str, tmp_path: Path, dump: Path, expected: dict[str, str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if "THREADS" in name}
     assert kg_flow(run_of(tmp_path, dump, kind=kind)).outputs == expected
+    assert {name: value for name, value in os.environ.items() if "THREADS" in name} == environment
     names = {run.name for run in slice_runs(tmp_path)}
     assert len(names) > 3
     assert names == {f"read slice {number} of dump.json.gz" for number in range(1, len(names) + 1)}
