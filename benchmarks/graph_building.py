@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kg.config import GraphConfig
-from kg.ingest import PARTS, Segment
-from kg.join import join_parts
+from kg.wikidata.ingest import PARTS, Segment
+from kg.wikidata.join import join_parts
 
 MILLION = 1_000_000
 SLICES = 64

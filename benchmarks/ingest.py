@@ -36,8 +36,8 @@ from isal import igzip_lib
 from kg.build import build_graph
 from kg.config import GraphConfig
 from kg.dump import plan_slices
-from kg.ingest import SliceTask, ingest_slice
 from kg.literals import coordinate_text, date_text, plain_text, quantity_text, unit_id
+from kg.wikidata.ingest import SliceTask, ingest_slice
 
 Entities = Literal["wikipedia", "labelled"]
 MODES: tuple[Entities, ...] = ("wikipedia", "labelled")

@@ -1,6 +1,6 @@
 """The stage that turns a dump into a knowledge graph.
 
-What the source holds decides who builds it: `kg.wikidata_build` a Wikidata JSON
+What the source holds decides who builds it: `kg.wikidata.build` a Wikidata JSON
 dump, `kg.rdf.build` any RDF. Both read it in slices, in parallel; finished
 slices are kept until the graph stands, so an interrupted build goes on.
 """
@@ -17,13 +17,13 @@ import pyarrow as pa
 from kg.config import GraphConfig
 from kg.dump import file_kind
 from kg.errors import ConfigError, InputError, StorageError
-from kg.ingest import listed_items
 from kg.parallel import SOURCE_FOLDER, Mapper, in_processes, remove_parts
 from kg.rdf.config import SPARQL
 from kg.source import dump_digest, is_url, list_files
 from kg.stage import Manifest, Progress, file_digest, no_progress, run_stage
-from kg.wikibase import item_number, property_number
-from kg.wikidata_build import build_wikidata
+from kg.wikidata.build import build_wikidata
+from kg.wikidata.ingest import listed_items
+from kg.wikidata.wikibase import item_number, property_number
 
 __all__ = ["build_graph", "selected_relations"]
 

@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import TaskRun
 from flows.runners import TaskMapper, with_absolute_paths
 from flows.synthie import kg_flow
 from kg.dump import Slice
-from kg.ingest import ingest_slice
+from kg.wikidata.ingest import ingest_slice
 from synthie.config import GraphConfig, RunConfig, RunnerConfig, load_config
 from synthie.errors import ConfigError, StorageError
 
@@ -95,7 +95,7 @@ def test_a_slice_that_fails_for_a_moment_is_tried_again(
     tmp_path: Path, dump: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = Reader(1, OSError("connection reset"))
-    monkeypatch.setattr("kg.build.ingest_slice", reader)
+    monkeypatch.setattr("kg.wikidata.build.ingest_slice", reader)
     assert kg_flow(run_of(tmp_path, dump, kind="threads")).outputs == expected
     assert not reader.errors
 
@@ -104,7 +104,7 @@ def test_a_failed_run_says_why_and_reads_only_what_is_missing_after_the_mend(
     tmp_path: Path, dump: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = Reader(2, ConfigError("The list of entities is unreadable."))
-    monkeypatch.setattr("kg.build.ingest_slice", reader)
+    monkeypatch.setattr("kg.wikidata.build.ingest_slice", reader)
     config = run_of(tmp_path, dump, kind="threads")
     with pytest.raises(ConfigError, match="list of entities"):
         kg_flow(config)

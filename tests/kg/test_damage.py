@@ -35,8 +35,8 @@ from kg.config import GraphConfig
 from kg.errors import InputError, StorageError
 from kg.graph import KnowledgeGraph
 from kg.stage import Manifest
-from kg.wikibase import BadLineError
-from kg.wikidata import WikidataReader
+from kg.wikidata.reader import WikidataReader
+from kg.wikidata.wikibase import BadLineError
 
 WHOLE = 1 << 20
 MEMBERS, DOCUMENTS_OF_MEMBER = 30, 4

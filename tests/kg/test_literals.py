@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kg.literals
-import kg.wikibase
+import kg.wikidata.wikibase
 from kg.literals import coordinate_text, date_text, plain_text, quantity_text, unit_id
 
 
@@ -170,7 +170,7 @@ def test_white_space_and_control_characters_become_single_spaces() -> None:
             plain_text(bad)
 
 
-@pytest.mark.parametrize("module", [kg.literals, kg.wikibase])
+@pytest.mark.parametrize("module", [kg.literals, kg.wikidata.wikibase])
 def test_the_examples_in_the_docstrings_hold(module: ModuleType) -> None:
     failed, tried = doctest.testmod(module)
     assert tried

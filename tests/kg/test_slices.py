@@ -21,10 +21,10 @@ from wikidata_documents import adds_up, dump_text, item, random_documents, to_it
 
 import kg.build
 import kg.dump
-import kg.ingest
 import kg.lines
 import kg.stage
-import kg.wikidata_build
+import kg.wikidata.build
+import kg.wikidata.ingest
 from kg.build import build_graph
 from kg.config import GraphConfig
 from kg.errors import InputError, StorageError
@@ -296,7 +296,7 @@ def test_a_part_with_other_content_is_an_error_and_then_all_is_read_anew(
 def test_a_build_killed_while_joining_reads_nothing_again(
     tmp_path: Path, dump: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, join = config(dump, len(TEXT) / 3), kg.wikidata_build.join_parts
+    settings, join = config(dump, len(TEXT) / 3), kg.wikidata.build.join_parts
 
     def die(*arguments: Any) -> None:
         join(*arguments)
@@ -304,7 +304,7 @@ def test_a_build_killed_while_joining_reads_nothing_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(kg.wikidata_build, "join_parts", die)
+        patch.setattr(kg.wikidata.build, "join_parts", die)
         interrupt(settings, tmp_path / "kg", Counting())
     _, read = finished(settings, tmp_path / "kg")
     assert read == []
@@ -347,7 +347,7 @@ def test_a_build_killed_before_its_manifest_is_written_reads_nothing_again(
 def many_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kg.dump, "TEXT_BYTES", 3000)
     monkeypatch.setattr(kg.lines, "_BLOCK_BYTES", 1000)
-    monkeypatch.setattr(kg.ingest, "_SEGMENT_BYTES", 5000)
+    monkeypatch.setattr(kg.wikidata.ingest, "_SEGMENT_BYTES", 5000)
 
 
 @pytest.mark.usefixtures("many_segments")

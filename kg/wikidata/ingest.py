@@ -1,7 +1,7 @@
 """One slice of a Wikidata JSON dump becomes Parquet parts: the work that runs in parallel.
 
 `ingest_slice` reads the lines that start in a slice (`kg.dump`), decodes them
-(`kg.wikidata`) and writes what is kept. It is a function of its task alone, so
+(`kg.wikidata.reader`) and writes what is kept. It is a function of its task alone, so
 threads, processes and machines with a common folder may run it. The parts are
 written in segments; a segment is finished when its report is there, written
 last and atomically. A slice that is run again begins after its last finished
@@ -32,8 +32,8 @@ from kg.config import GraphConfig
 from kg.dump import Fault, Slice, SliceReader
 from kg.errors import ConfigError, InputError
 from kg.stage import write_atomic
-from kg.wikibase import BadLineError, item_number
-from kg.wikidata import Entity, Ignored, Property, Redirect, WikidataReader
+from kg.wikidata.reader import Entity, Ignored, Property, Redirect, WikidataReader
+from kg.wikidata.wikibase import BadLineError, item_number
 
 __all__ = [
     "PARTS",

@@ -1,8 +1,8 @@
 """A graph from a Wikidata JSON dump: run its slices, add up what they tell, join their parts.
 
 The source is cut into slices (`kg.dump`); each is read on its own, here or
-wherever a mapper runs it (`kg.ingest`); then the parts are joined into the
-graph's files (`kg.join`). Nothing is lost unsaid: lines that cannot be decoded
+wherever a mapper runs it (`kg.wikidata.ingest`); then the parts are joined into the
+graph's files (`kg.wikidata.join`). Nothing is lost unsaid: lines that cannot be decoded
 are set aside in ``quarantine.jsonl``, and the counts add up, documents read =
 entities + properties + redirects + dropped by reason, statements read =
 triples + dropped by reason.
@@ -28,7 +28,9 @@ import pyarrow.parquet as pq
 from kg.config import GraphConfig
 from kg.dump import Slice, plan_slices
 from kg.errors import InputError
-from kg.ingest import (
+from kg.parallel import Mapper, in_processes, in_this_process, parts_folder
+from kg.stage import Progress
+from kg.wikidata.ingest import (
     Segment,
     SliceResult,
     SliceTask,
@@ -37,9 +39,7 @@ from kg.ingest import (
     read_segments,
     too_many_bad_lines,
 )
-from kg.join import join_parts
-from kg.parallel import Mapper, in_processes, in_this_process, parts_folder
-from kg.stage import Progress
+from kg.wikidata.join import join_parts
 
 __all__ = ["build_wikidata"]
 

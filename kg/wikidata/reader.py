@@ -22,7 +22,7 @@ import stringzilla
 from isal import isal_zlib
 
 from kg.config import GraphConfig
-from kg.wikibase import (
+from kg.wikidata.wikibase import (
     BadLineError,
     LiteralValue,
     QualifiedStatement,

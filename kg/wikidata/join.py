@@ -1,6 +1,6 @@
 """From the parts of an ingest to the folder of a graph.
 
-`kg.ingest` leaves its records as Parquet parts, slice by slice. `join_parts`
+`kg.wikidata.ingest` leaves its records as Parquet parts, slice by slice. `join_parts`
 chooses one document for each item, follows redirects, drops statements whose
 object is not kept, gives nodes and relations dense numbers and writes the
 graph's files (`kg.tables`). Statements are columns of numbers in memory; names
@@ -23,7 +23,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kg.config import GraphConfig
-from kg.ingest import PARTS, part_files
 from kg.tables import (
     NODE_SCHEMA,
     QUALIFIERS,
@@ -34,7 +33,8 @@ from kg.tables import (
     unique_triples,
     write_graph_files,
 )
-from kg.wikibase import item_number
+from kg.wikidata.ingest import PARTS, part_files
+from kg.wikidata.wikibase import item_number
 
 __all__ = ["join_parts"]
 
