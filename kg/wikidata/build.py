@@ -96,7 +96,8 @@ def build_wikidata(
         others = {"property": documents["properties"], "redirect": documents["redirects"]}
         raise _nothing_left(config.dump, "document", documents["read"], documents["dropped"] | others)
     if graph["triples"] == 0:
-        raise _nothing_left(config.dump, "statement", statements["read"], statements["dropped"])
+        error = _nothing_left(config.dump, "statement", statements["read"], statements["dropped"])
+        raise InputError(f"{error} {ingest.missing_relations()}".rstrip())
     ingest.warn()
     return counts
 
@@ -233,9 +234,8 @@ class _Ingest:
                 "have been cut",
                 file,
             )
-        missing = self._missing_relations()
-        if missing:
-            log.warning("%s", self._told_missing(missing))
+        if told := self.missing_relations():
+            log.warning("%s The graph is built without.", told)
 
     def counts(self, graph: dict[str, Any]) -> dict[str, Any]:
         """The manifest's counts, from those of the ingest and of `join_parts`."""
@@ -308,7 +308,11 @@ class _Ingest:
         rows = pa.concat_tables(tables).select(["number", "label"]).to_pylist()
         return {f"P{row['number']}": row["label"] for row in rows}
 
-    def _told_missing(self, missing: list[str]) -> str:
+    def missing_relations(self) -> str:
+        """A sentence on the selected relations that occur nowhere; "" if there are none."""
+        missing = self._missing_relations()
+        if not missing:
+            return ""
         labels = self._property_labels()
         seen = sorted({name for segment in self._all() for name in segment.seen} | labels.keys())
         near = dict.fromkeys(found for name in missing[:3] for found in difflib.get_close_matches(name, seen, n=3))
@@ -316,7 +320,7 @@ class _Ingest:
         return (
             f"No document of {self._config.dump} that was looked into has the selected "
             f"relation{'s' if len(missing) > 1 else ''} {', '.join(missing[:20])}"
-            f"{' and more' if len(missing) > 20 else ''}; the graph is built without."
+            f"{' and more' if len(missing) > 20 else ''}."
             f"{f' Near ones that it has: {known}.' if near else ''}"
         )
 

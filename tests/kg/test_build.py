@@ -591,7 +591,7 @@ def test_a_selected_relation_that_does_not_occur_is_named_with_near_ones(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     manifest, _ = build(tmp_path, documents(), relations=["P17", "P171"])
-    assert "has the selected relation P171;" in caplog.text
+    assert "has the selected relation P171." in caplog.text
     assert "P17 (country)" in caplog.text
     assert manifest.counts["relations_not_found"] == 1
 
