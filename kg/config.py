@@ -94,7 +94,9 @@ class GraphConfig(Settings):
     )
     literals: list[LiteralDatatype] = Field(
         default=["time", "quantity", "globe-coordinate"],
-        description="Datatypes of literal values to keep as nodes beside the entities. Empty: entities only.",
+        description="Datatypes of literal values to keep as nodes beside the entities, of time, quantity, "
+        "globe-coordinate, monolingualtext, string, external-id, url, commonsMedia, geo-shape, math, musical-notation, "
+        "tabular-data. Empty: entities only.",
     )
     qualifiers: bool = Field(
         default=False,

@@ -209,9 +209,12 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
+        kept = ""
+        if (folder / _PREVIOUS / MANIFEST).exists():
+            kept = " What was there before is set aside; run the stage with its old settings to have it back."
         raise InputError(
             f"{folder} holds no finished stage: {path} is missing. Run the stage that makes it first, "
-            "or run it again if it was interrupted."
+            f"or run it again if it was interrupted.{kept}"
         ) from None
     except (OSError, ValueError) as error:
         reason = f"{error.error_count()} errors" if isinstance(error, ValidationError) else str(error)
@@ -301,6 +304,7 @@ def _finished(folder: Path, fingerprint: str, keep: tuple[str, ...]) -> Manifest
                 log.info("%s: taking back the results that were set aside", folder)
                 _clear(folder, keep)
                 _move(place, folder, keep)
+                shutil.rmtree(place, ignore_errors=True)
             manifest.reused = True
             return manifest
     return None
@@ -311,6 +315,10 @@ def _prepare(folder: Path, fingerprint: str, keep: tuple[str, ...]) -> None:
     if marker.exists() and marker.read_text() == fingerprint:
         return
     if (folder / MANIFEST).exists():
+        log.warning(
+            "%s holds results of other settings or inputs; they are set aside until the new ones are complete",
+            folder,
+        )
         shutil.rmtree(folder / _PREVIOUS, ignore_errors=True)
         (folder / _PREVIOUS).mkdir()
         _move(folder, folder / _PREVIOUS, keep)

@@ -7,6 +7,7 @@ them, `do_stage` runs one stage of it with a progress bar and a closing line.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,7 @@ SetOption = Annotated[
 RunOption = Annotated[str | None, typer.Option("--run", "-r", help="Folder of the run (default: the configuration's).")]
 RunFolder = Annotated[Path, typer.Option("--run", "-r", help="Folder of the run.")]
 DEFAULT_RUN = Path("data/runs/demo")
+_TELL_SECONDS = 60  # between lines on how far a stage is, where there is no bar
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -70,8 +72,11 @@ def do_stage(plan: Run, stage: Stage) -> None:
     if manifest.reused:
         typer.echo(f"{stage.title}: already done in {plan.folder / stage.name}")
     else:
-        figures = ", ".join(f"{name} {value:,}" for name, value in manifest.counts.items() if isinstance(value, int))
-        typer.echo(f"{stage.title}: {manifest.seconds:.1f} s, {figures}")
+        totals = {
+            name: value.get("total") if isinstance(value, dict) else value for name, value in manifest.counts.items()
+        }
+        figures = [f"{name} {value:,}" for name, value in totals.items() if isinstance(value, int) and value]
+        typer.echo(f"{stage.title}: {manifest.seconds:.1f} s, {', '.join(figures)}, in {plan.folder / stage.name}")
 
 
 @contextmanager
@@ -95,11 +100,16 @@ def progress_bar(title: str) -> Iterator[Progress]:
         *columns, console=console, transient=True, disable=not console.is_terminal, speed_estimate_period=300
     ) as bar:
         task = bar.add_task(title, total=None, details="", count="")
+        told = time.monotonic()
 
         def show(done: int, total: int | None, unit: str, **details: Any) -> None:
             words = "  ".join(f"{name} {_shown(value)}" for name, value in details.items())
             count = " of ".join(_amount(number, unit) for number in (done, total) if number is not None)
             bar.update(task, completed=done, total=total, count=count, details=words)
+            nonlocal told
+            if not console.is_terminal and time.monotonic() - told >= _TELL_SECONDS:
+                told = time.monotonic()
+                typer.echo(f"{title}: {count}  {words}", err=True)
 
         yield show
 

@@ -90,7 +90,7 @@ def print_node(node: dict[str, Any]) -> None:
         types = ", ".join(f"{kind['label']} ({kind['id']})" if kind["label"] else kind["id"] for kind in node["types"])
         console.print(Text.assemble(("is a: ", "dim"), types))
     if node["value"]:
-        console.print(Text.assemble(("value: ", "dim"), node["value"]))
+        console.print(Text.assemble(("value: ", "dim"), node["value"]), soft_wrap=True)
     for direction, title in (("out", "as subject"), ("in", "as object")):
         count = node["triples"][direction]
         console.print(Text(f"\n{count:,} triple{'s'[: count != 1]} {title}", "bold"))

@@ -99,7 +99,7 @@ def build_rdf(
             config=config,
             relations=tuple(relations),
             wikidata=tasks[0].wikidata,
-            entities=_entities(config, tasks[0].wikidata, reports),
+            entities=_entities(config, reports),
             listed=listed,
             folder=tasks[0].folder,
             units=[(report.number, unit) for report in reports for unit in range(report.units)],
@@ -234,11 +234,11 @@ def _write_quarantine(config: GraphConfig, tasks: list[SliceTask], reports: list
             base += report.raw_bytes
 
 
-def _entities(config: GraphConfig, wikidata: bool, reports: list[SliceReport]) -> str:
+def _entities(config: GraphConfig, reports: list[SliceReport]) -> str:
     """Which entities to keep: those with a label where a source knows no articles."""
-    if config.entities != "wikipedia" or wikidata or any(report.articles for report in reports):
+    if config.entities != "wikipedia" or any(report.articles for report in reports):
         return config.entities
-    log.info("%s tells of no articles: keeping all entities with a label", config.dump)
+    log.warning("%s tells of no articles: all entities with a label are kept", config.dump)
     return "labelled"
 
 
