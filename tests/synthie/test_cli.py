@@ -256,9 +256,8 @@ def test_a_relation_that_the_dump_lacks_is_named(tmp_path: Path) -> None:
     result = build(tmp_path, DUMP, "kg.relations=[P17, P9999]")
     assert result.code == 0
     assert "has the selected relation P9999" in result.err
-    assert_refused(
-        build(tmp_path, DUMP, "kg.relations=[P9999]"), "has the selected relation P9999", "relation not selected"
-    )
+    nothing = build(tmp_path / "nothing", DUMP, "kg.relations=[P9999]")
+    assert_refused(nothing, "has the selected relation P9999", "relation not selected")
 
 
 # --- Folders --------------------------------------------------------------------------------------------------------
