@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -34,7 +34,7 @@ from kg.members import (
 )
 from kg.source import Stored, dump_digest, is_url, list_files
 
-__all__ = ["Fault", "Slice", "SliceReader", "dump_digest", "file_kind", "plan_slices"]
+__all__ = ["Fault", "Slice", "SliceReader", "check_faults", "dump_digest", "file_kind", "plan_slices"]
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +149,28 @@ def file_kind(source: str) -> str:
     """
     with Stored(list_files(source)[0]) as stored:
         return _kind(stored) or "json"
+
+
+def check_faults(source: str, limit: int, count: int, faults: Sequence[Fault]) -> None:
+    """Warn of the faults of one more slice.
+
+    Args:
+        source: as configured.
+        limit: most faults that are allowed.
+        count: faults so far, those of the slice among them.
+        faults: those of the slice.
+
+    Raises:
+        InputError: there are too many, and the slice has one.
+    """
+    if faults and count > limit:
+        raise InputError(
+            f"{source} has more than {limit} parts that cannot be unpacked; one begins at byte {faults[-1].byte} of "
+            f"{faults[-1].file}: {faults[-1].reason}. Fetch the file again, or raise 'kg.max_corrupt_members' to do "
+            "without these parts."
+        )
+    for fault in faults:
+        log.warning("%s: skipped what cannot be unpacked from byte %d on: %s", fault.file, fault.byte, fault.reason)
 
 
 class SliceReader:

@@ -25,7 +25,7 @@ import msgspec
 import pyarrow as pa
 
 from kg.config import GraphConfig
-from kg.dump import Slice, SliceReader, plan_slices
+from kg.dump import Slice, SliceReader, check_faults, plan_slices
 from kg.errors import ConfigError, InputError
 from kg.parallel import SOURCE_FOLDER, Mapper, parts_folder
 from kg.rdf.config import WIKIDATA_ENTITY
@@ -168,14 +168,7 @@ def _read(config: GraphConfig, tasks: list[SliceTask], mapper: Mapper, progress:
         progress(done, total, "bytes", statements=lines - bad)
         if lines > bad > config.max_bad_lines:
             raise too_many_bad_lines(config.dump, config.max_bad_lines, _bad_lines(tasks, reports.values())[-1])
-        if len(faults) > config.max_corrupt_members:
-            raise InputError(
-                f"{config.dump} has more than {config.max_corrupt_members} parts that cannot be unpacked; one begins "
-                f"at byte {faults[-1].byte} of {faults[-1].file}: {faults[-1].reason}. Fetch the file again, or raise "
-                "'kg.max_corrupt_members' to do without these parts."
-            )
-        for fault in report.faults:
-            log.warning("%s: skipped what cannot be unpacked from byte %d on: %s", fault.file, fault.byte, fault.reason)
+        check_faults(config.dump, config.max_corrupt_members, len(faults), report.faults)
 
     waiting = []
     for task in tasks:

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kg.config import GraphConfig
-from kg.dump import Slice, plan_slices
+from kg.dump import Slice, check_faults, plan_slices
 from kg.errors import InputError
 from kg.parallel import Mapper, in_processes, in_this_process, parts_folder
 from kg.stage import Progress
@@ -170,15 +170,7 @@ class _Ingest:
         if self._last_spoilt is not None and self._undecodable > self._config.max_bad_lines and self._documents:
             last = self._bad_lines(self._last_spoilt.number)[-1]
             raise too_many_bad_lines(self._last_spoilt, self._config.max_bad_lines, last)
-        if self._faults > self._config.max_corrupt_members:
-            fault = result.faults[-1]
-            raise InputError(
-                f"{self._config.dump} has more than {self._config.max_corrupt_members} parts that cannot be unpacked; "
-                f"one begins at byte {fault.byte} of {fault.file}: {fault.reason}. Fetch the file again, or raise "
-                "'kg.max_corrupt_members' to do without these parts."
-            )
-        for fault in result.faults:
-            log.warning("%s: skipped what cannot be unpacked from byte %d on: %s", fault.file, fault.byte, fault.reason)
+        check_faults(self._config.dump, self._config.max_corrupt_members, self._faults, result.faults)
 
     def _bad_lines(self, number: int) -> list[dict[str, Any]]:
         """What quarantine holds of a slice."""
