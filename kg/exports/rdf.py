@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kg.exports.text import joined
 from kg.graph import KnowledgeGraph
 from kg.rdf.config import RdfConfig
 from kg.rdf.terms import Prefixes
@@ -146,7 +147,7 @@ def node_terms(graph: KnowledgeGraph, prefixes: Prefixes, numbers: np.ndarray) -
     is_item = numbers < len(graph.item_numbers)
     space = prefixes.node_iri("Q1").removesuffix("Q1")
     digits = pa.array(graph.item_numbers[np.where(is_item, numbers, 0)]) if is_item.any() else pa.array(is_item)
-    terms = _join(f"<{space}Q", digits.cast(pa.large_string()), ">")
+    terms = joined(f"<{space}Q", digits, ">")
     if is_item.all():
         return terms
     rows = graph.node_table.select(["id", "kind", "name", "value"]).take(pa.array(numbers[~is_item])).to_pylist()
@@ -163,8 +164,3 @@ def relation_terms(graph: KnowledgeGraph, prefixes: Prefixes) -> pa.Array:
     """The terms in N-Triples of all relations, by number."""
     terms = [f"<{absolute_iri(prefixes.relation_iri(identifier))}>" for identifier in graph.relation_ids]
     return pa.array(terms, pa.large_string())
-
-
-def _join(*parts: pa.Array | str) -> pa.Array:
-    wide = [pa.scalar(part, pa.large_string()) if isinstance(part, str) else part for part in parts]
-    return pc.binary_join_element_wise(*wide, pa.scalar("", pa.large_string()))

@@ -17,6 +17,7 @@ __all__ = [
     "graphml_edges",
     "graphml_head",
     "graphml_nodes",
+    "joined",
     "ntriples_lines",
     "ntriples_names",
     "ntriples_types",
@@ -42,11 +43,11 @@ def csv_lines(table: pa.Table, delimiter: str) -> pa.Array:
     for column in table.columns:
         special = pc.match_substring_regex(column, f'["\r\n{delimiter}]')
         if pc.any(special).as_py():
-            quoted = _join('"', pc.replace_substring(column, '"', '""'), '"')
+            quoted = joined('"', pc.replace_substring(column, '"', '""'), '"')
             column = pc.if_else(special, quoted, column)
         columns.append(column)
     parts = [part for column in columns for part in (column, delimiter)]
-    return _join(*parts[:-1], "\n")
+    return joined(*parts[:-1], "\n")
 
 
 def graphml_head() -> bytes:
@@ -68,7 +69,7 @@ def graphml_nodes(nodes: pa.Table) -> pa.Array:
     parts = ['<node id="', _escaped_xml(nodes["id"], _XML_ATTRIBUTE), '">']
     for name, key in _NODE_KEYS.items():
         parts += [f'<data key="{key}">', _escaped_xml(nodes[name], _XML), "</data>"]
-    return _join(*parts, "</node>\n")
+    return joined(*parts, "</node>\n")
 
 
 def graphml_edges(triples: pa.Table) -> pa.Array:
@@ -77,12 +78,12 @@ def graphml_edges(triples: pa.Table) -> pa.Array:
     parts = ['<edge source="', ends[0], '" target="', ends[1], '">']
     for number, name in enumerate(_EDGE_KEYS):
         parts += [f'<data key="e{number}">', _escaped_xml(triples[name], _XML), "</data>"]
-    return _join(*parts, "</edge>\n")
+    return joined(*parts, "</edge>\n")
 
 
 def ntriples_lines(subjects: pa.Array, relations: pa.Array, objects: pa.Array) -> pa.Array:
     """Statements of terms."""
-    return _join(subjects, " ", relations, " ", objects, " .\n")
+    return joined(subjects, " ", relations, " ", objects, " .\n")
 
 
 def ntriples_names(terms: pa.Array, rows: pa.Table, language: str) -> Iterator[pa.Array]:
@@ -94,14 +95,14 @@ def ntriples_names(terms: pa.Array, rows: pa.Table, language: str) -> Iterator[p
         given = pc.not_equal(names, "")
         for special, escape in _NTRIPLES.items():
             names = pc.replace_substring(names, special, escape)
-        yield _join(subjects, f' <{predicate}> "', names, f'"@{language} .\n').filter(given)
+        yield joined(subjects, f' <{predicate}> "', names, f'"@{language} .\n').filter(given)
 
 
 def ntriples_types(terms: pa.Array, types: pa.ListArray, iris: dict[str, str]) -> pa.Array:
     """The classes of the things with these terms, by the IRI of each class."""
     classes = pc.list_flatten(types).dictionary_encode()
     written = pa.array([f"<{iris[name]}>" for name in classes.dictionary.to_pylist()], pa.large_string())
-    return _join(terms.take(pc.list_parent_indices(types)), f" <{_TYPE}> ", written.take(classes.indices), " .\n")
+    return joined(terms.take(pc.list_parent_indices(types)), f" <{_TYPE}> ", written.take(classes.indices), " .\n")
 
 
 def _escaped_xml(column: pa.Array, escapes: dict[str, str]) -> pa.Array:
@@ -110,7 +111,8 @@ def _escaped_xml(column: pa.Array, escapes: dict[str, str]) -> pa.Array:
     return pc.replace_substring_regex(column, _NOT_XML, "\ufffd")
 
 
-def _join(*parts: pa.Array | str) -> pa.Array:
+def joined(*parts: pa.Array | str) -> pa.Array:
+    """large_string[rows]: the parts of each row one after the other; a mere string is the same in all rows."""
     wide = [
         pa.scalar(part, pa.large_string()) if isinstance(part, str) else part.cast(pa.large_string()) for part in parts
     ]
