@@ -19,6 +19,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from kg.graph import KnowledgeGraph
 from kg.plots import plot_graph
+from kg.sampling.tables import headline, report_table
 from kg.summary import graph_summary
 from synthie.pipeline import Run
 
@@ -46,9 +47,17 @@ def show_graph(run: Run) -> None:
 
 
 def show_coverage(run: Run) -> None:
-    """How evenly the sets cover entities and relations, with the plot."""
-    coverage = json.loads((run.sets / "coverage.json").read_bytes())
-    _show("coverage", run.sets, "Coverage of the triplet sets", _image(run.sets / "coverage.png"), *_tables(coverage))
+    """How evenly the sets cover entities and relations, what the splits share, with the plot."""
+    report = json.loads((run.sets / "coverage.json").read_bytes())
+    tables = (table.markdown() for table in report_table(report))
+    _show(
+        "coverage",
+        run.sets,
+        "Coverage of the triplet sets",
+        headline(report),
+        _image(run.sets / "coverage.png"),
+        *tables,
+    )
 
 
 def show_cost(run: Run) -> None:

@@ -140,6 +140,8 @@ def _read_slice(title: str, function: Callable[[T], R], each: T) -> R:
 
 
 def _title(each: Any) -> str:
+    if title := getattr(each, "title", None):
+        return str(title)
     part: Slice = each.part
     return f"read slice {part.number + 1} of {part.file.rsplit('/', 1)[-1]}"
 

@@ -1,4 +1,4 @@
-"""Options of the knowledge-graph stages: pure data, no behaviour.
+"""Options of the knowledge-graph stage: pure data, no behaviour.
 
 The descriptions are the form that Prefect's UI shows and the table that
 ``docs/configuration.md`` prints; units and defaults belong in them.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from kg.rdf.config import RdfConfig
 from kg.stage import Settings
 
-__all__ = ["GraphConfig", "SamplingConfig"]
+__all__ = ["GraphConfig"]
 
 _LANGUAGE = r"^[a-z][a-z0-9-]{1,19}$"
 LiteralDatatype = Literal[
@@ -158,57 +158,3 @@ def _checked_id(identifier: str, letter: str, kind: str) -> str:
     if not identifier.strip():
         raise ValueError(f"{identifier!r} is not {kind}")
     return identifier
-
-
-class SamplingConfig(Settings):
-    """How triplet sets are drawn from the graph."""
-
-    NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"workers"})
-
-    n_sets: int = Field(default=20_000, ge=1, description="Number of triplet sets to draw, all splits together.")
-    min_size: int = Field(default=1, ge=1, le=50, description="Fewest triplets in a set.")
-    max_size: int = Field(default=6, ge=1, le=50, description="Most triplets in a set.")
-    mean_size: float = Field(
-        default=3.34,
-        gt=0,
-        description="Mean number of triplets in a set. Sizes follow a Poisson distribution truncated to "
-        "min_size…max_size, its rate chosen to give this mean.",
-    )
-    alpha: float = Field(
-        default=1.0,
-        ge=0,
-        le=4,
-        description="Coverage pressure: weights are (1 + count)^-alpha. 0 ignores coverage.",
-    )
-    relation_share: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="Share of sets that start from a rarely drawn relation; the others start from an entity.",
-    )
-    round_size: int = Field(default=1_000, ge=1, description="Sets per round; weights are frozen within a round.")
-    stay: float = Field(
-        default=0.6,
-        ge=0,
-        le=1,
-        description="Probability that the next triplet extends the entity extended last instead of any visited one.",
-    )
-    validation_share: float = Field(default=0.05, ge=0, lt=1, description="Share of the sets in the validation split.")
-    test_share: float = Field(default=0.05, ge=0, lt=1, description="Share of the sets in the test split.")
-
-    workers: int | None = Field(
-        default=None, ge=1, description="Threads that draw. Empty: one per core. The sets do not depend on it."
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SamplingConfig:
-        if self.min_size > self.max_size:
-            raise ValueError(f"min_size ({self.min_size}) is greater than max_size ({self.max_size})")
-        if not self.min_size <= self.mean_size <= self.max_size:
-            raise ValueError(
-                f"mean_size ({self.mean_size}) does not lie between min_size ({self.min_size}) "
-                f"and max_size ({self.max_size})"
-            )
-        if self.validation_share + self.test_share >= 1:
-            raise ValueError("validation_share and test_share leave nothing to train on")
-        return self

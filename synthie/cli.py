@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from synthie.command import DEFAULT_RUN, ConfigOption, RunFolder, RunOption, SetOption, do_stage, find_stage, plan_run
+from synthie.command import (
+    DEFAULT_RUN,
+    ConfigOption,
+    QuietGroup,
+    RunFolder,
+    RunOption,
+    SetOption,
+    do_stage,
+    find_stage,
+    plan_run,
+)
 from synthie.errors import InputError, SynthieError
 from synthie.kg_cli import kg_app
 
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 app = typer.Typer(
+    cls=QuietGroup,
     help="Knowledge graph → triplet sets → texts by an LLM → checked data set → extractor → report.\n\n"
     "Start with [bold]synthie demo[/bold], or one stage at a time: kg build, sample, estimate, generate, dataset, "
     "train, predict, evaluate, extract. All commands of one run share its folder (--run) and configuration (--config).",
@@ -67,11 +78,15 @@ def demo(config: ConfigOption = None, set_: SetOption = None, run: RunOption = N
 
 @app.command()
 def sample(config: ConfigOption = None, set_: SetOption = None, run: RunOption = None) -> None:
-    """Draw triplet sets that cover the graph.
+    """Draw triplet sets that cover the graph, and show how well they do.
 
     Example: synthie sample --set sampling.n_sets=5000
     """
-    do_stage(plan_run(config, set_, run), find_stage("sets"))
+    from synthie.kg_output import print_coverage
+
+    plan = plan_run(config, set_, run)
+    do_stage(plan, find_stage("sets"))
+    print_coverage(json.loads((plan.sets / "coverage.json").read_bytes()))
 
 
 @app.command()

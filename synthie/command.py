@@ -7,6 +7,8 @@ them, `do_stage` runs one stage of it with a progress bar and a closing line.
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from kg.stage import Progress
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_RUN",
     "ConfigOption",
+    "QuietGroup",
     "RunFolder",
     "RunOption",
     "SetOption",
@@ -43,6 +47,21 @@ RunFolder = Annotated[Path, typer.Option("--run", "-r", help="Folder of the run.
 DEFAULT_RUN = Path("data/runs/demo")
 _TELL_SECONDS = 60  # between lines on how far a stage is, where there is no bar
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_STOPPED_READING = 141  # 128 + SIGPIPE
+
+
+class QuietGroup(TyperGroup):
+    """Commands that end without a word when nobody reads the output any more (``| head``)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            # What is still in the buffer would fail again when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(_STOPPED_READING) from None
 
 
 def plan_run(config: Path | None, overrides: list[str] | None, run: str | None) -> Run:

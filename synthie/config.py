@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from kg.config import GraphConfig, SamplingConfig
+from kg.config import GraphConfig
+from kg.sampling.config import SamplingConfig
 from kg.stage import Settings
 from synthie.errors import ConfigError
 

@@ -1,21 +1,18 @@
 """The commands ``synthie kg …``: build a graph, look at it, ask it, take it elsewhere.
 
 What they print is made in `synthie.kg_output`, what they say is found in `kg/`;
-here are only the options. A reader that stops reading (``| head``) ends a
-command quietly.
+here are only the options.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from synthie.command import DEFAULT_RUN, ConfigOption, RunFolder, RunOption, SetOption, do_stage, find_stage, plan_run
 from synthie.errors import ConfigError, InputError
@@ -25,27 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["kg_app"]
 
-_STOPPED_READING = 141  # 128 + SIGPIPE, as shells have it
 _SHOWN_ROWS = 20  # of a query's table, unless --limit says otherwise
 
 
-class _QuietGroup(TyperGroup):
-    """Ends without a word when nobody reads the output any more."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
-        except BrokenPipeError:
-            # What is still in the buffer would fail again when the interpreter ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(_STOPPED_READING) from None
-
-
-kg_app = typer.Typer(
-    cls=_QuietGroup, help="Build, look at, query and export the knowledge graph.", no_args_is_help=True
-)
+kg_app = typer.Typer(help="Build, look at, query and export the knowledge graph.", no_args_is_help=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 LimitOption = Annotated[int, typer.Option(min=0, help="Triples of each direction to print.")]

@@ -1,4 +1,4 @@
-"""What ``synthie kg`` prints for people: tables and lists, by rich, on standard output."""
+"""What ``synthie kg`` and ``synthie sample`` print for people: tables and lists, by rich, on standard output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kg.query.lookup import Hit
     from synthie.kg_query import Cell
 
-__all__ = ["print_hits", "print_node", "print_relation", "print_rows", "print_summary"]
+__all__ = ["print_coverage", "print_hits", "print_node", "print_relation", "print_rows", "print_summary"]
 
 _RELATIONS = 15  # most frequent ones that are listed
 _LITERALS = ("date", "quantity", "coordinate", "string")
@@ -75,6 +75,22 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 
 
 _MISSING = ("label", "description", "aliases", "types")
+
+
+def print_coverage(report: dict[str, Any]) -> None:
+    """The main figures of `kg.sampling.report.coverage_report` as tables."""
+    from kg.sampling.tables import headline, report_table
+
+    console = _console()
+    console.print(Text(f"\n{headline(report)}\n", "bold"))
+    for found in report_table(report):
+        if not found.rows:
+            console.print(Text(f"{found.title}\n", "bold"))
+            continue
+        table = _table(*found.header, texts=found.texts)
+        for row in found.rows:
+            table.add_row(*map(_plain, row))
+        _section(console, found.title, table)
 
 
 def print_node(node: dict[str, Any]) -> None:

@@ -60,7 +60,8 @@ class Run:
 
     Args:
         config: the options of all stages.
-        mapper: runs the slices of a dump; None for processes of the stage's own.
+        mapper: runs the slices of a dump and the shares of a round of sets; None for processes and threads of the
+            stages' own.
     """
 
     def __init__(self, config: RunConfig, mapper: Mapper | None = None) -> None:
@@ -82,10 +83,12 @@ class Run:
         return build_graph(self.config.kg, self.kg, progress=progress, mapper=self._mapper)
 
     def sample_sets(self, progress: Progress = no_progress) -> Manifest:
-        """Graph → triplet sets. Errors: see `kg.sampling.sample_sets`."""
-        from kg.sampling import sample_sets
+        """Graph → triplet sets. Errors: see `kg.sampling.stage.sample_sets`."""
+        from kg.sampling.stage import sample_sets
 
-        return sample_sets(self.config.sampling, self.kg, self.sets, seed=self.config.seed, progress=progress)
+        return sample_sets(
+            self.config.sampling, self.kg, self.sets, seed=self.config.seed, mapper=self._mapper, progress=progress
+        )
 
     def generate_texts(self, progress: Progress = no_progress) -> Manifest:
         """Triplet sets → checked texts. Errors: see `synthie.generate.generate_texts`."""

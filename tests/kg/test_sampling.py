@@ -11,17 +11,26 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kg.build import build_graph
-from kg.config import GraphConfig, SamplingConfig
-from kg.errors import InputError
+from kg.config import GraphConfig
+from kg.errors import ConfigError, InputError
 from kg.graph import KnowledgeGraph
-from kg.sampling import SETS_SCHEMA, SPLITS, DrawnSets, deal_splits, draw_sets, sample_sets, size_distribution
+from kg.parallel import in_processes
+from kg.sampling.config import SamplingConfig
+from kg.sampling.draw import STRATEGIES, DrawnSets, draw_sets
+from kg.sampling.sizes import size_distribution
+from kg.sampling.splits import SPLITS
+from kg.sampling.stage import SETS_SCHEMA, sample_sets
+from kg.sampling.state import CoverageState
+from kg.sampling.weights import CLOSED, count_codes, node_weight_table
 
 Triple = tuple[str, str, str]
 
@@ -72,17 +81,26 @@ def labels(graph: KnowledgeGraph) -> dict[str, str]:
     return {row["id"]: row["id"] if row["id"].startswith("string:") else row["label"] for row in rows}
 
 
-def triplets_of(graph: KnowledgeGraph, drawn: DrawnSets) -> list[list[Triple]]:
-    """The sets, with labels in place of ids."""
-    label = labels(graph)
-    nodes = [label[identifier] for identifier in graph.node_table.column("id").to_pylist()]
-    relations = graph.relation_table.column("label").to_pylist()
-    subjects = np.searchsorted(graph.out_offsets, drawn.edges, side="right") - 1
-    triplets = [
-        (nodes[s], relations[graph.out_relations[e]], nodes[graph.out_objects[e]])
-        for s, e in zip(subjects, drawn.edges, strict=True)
-    ]
-    return [triplets[a:b] for a, b in zip(drawn.offsets[:-1], drawn.offsets[1:], strict=True)]
+def triplets_of(graph: nx.MultiDiGraph, drawn: DrawnSets) -> list[list[Triple]]:
+    """The sets, with labels in place of ids where the graph has labels."""
+    label = labels(graph) if isinstance(graph, KnowledgeGraph) else {}
+    sets = map(drawn.triplets, range(len(drawn)))
+    return [[(label.get(s, s), label.get(r, r), label.get(o, o)) for s, r, o in triplets] for triplets in sets]
+
+
+def plain_graph(triples: Iterable[Triple], types: dict[str, list[str]] | None = None) -> nx.MultiDiGraph:
+    """An ordinary networkx graph; nodes that begin with "string:" are literals."""
+    graph = nx.MultiDiGraph()
+    for subject, relation, target in triples:
+        for node in (subject, target):
+            kind = "string" if node.startswith("string:") else "entity"
+            graph.add_node(node, kind=kind, types=(types or {}).get(node, []))
+        graph.add_edge(subject, target, key=relation)
+    return graph
+
+
+def entities_of(triplet: Triple) -> set[str]:
+    return {end for end in triplet[::2] if ":" not in end}
 
 
 def towns(n_countries: int = 12, n_persons: int = 400) -> list[Triple]:
@@ -127,61 +145,156 @@ any_config = st.builds(
     spread=st.integers(0, 5),
     n_sets=st.integers(1, 80),
     round_size=st.integers(1, 40),
-    alpha=st.sampled_from([0.0, 1.0, 4.0]),
+    sizes=st.sampled_from(["poisson", "geometric", "uniform"]),
+    entity_alpha=st.sampled_from([0.0, 1.0, 12.0]),
+    relation_alpha=st.sampled_from([0.0, 1.0, 2.5]),
+    relation_target=st.sampled_from(["uniform", "proportional", "natural"]),
+    relation_floor=st.sampled_from([0, 10]),
     relation_share=st.sampled_from([0.0, 0.5, 1.0]),
-    stay=st.sampled_from([0.0, 0.6, 1.0]),
+    stay=st.sampled_from([0.0, 0.5, 3.0]),
+    max_distance=st.sampled_from([None, 1, 2]),
+    max_per_subject=st.sampled_from([None, 1, 2]),
+    cycles=st.sampled_from([0.0, 1.0, 4.0]),
+    hub_degree=st.sampled_from([None, 0.0, 2.0]),
+    inverses=st.booleans(),
+    held_out=st.sampled_from(["sets", "triplets", "entities"]),
+    validation_share=st.just(0.1),
+    test_share=st.sampled_from([0.0, 0.2]),
+    negative_share=st.sampled_from([0.0, 0.3]),
     workers=st.just(1),
 )
 graph_property = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+
+def draw_or_none(config: SamplingConfig, graph: nx.MultiDiGraph, seed: int) -> DrawnSets | None:
+    """None where the graph has no set of the wanted size."""
+    try:
+        return draw_sets(config, graph, seed=seed)
+    except InputError:
+        return None
+
+
+@graph_property
+@given(triples=small_graphs, config=any_config, seed=st.integers(0, 2**32))
+def test_the_compiled_sampler_and_the_reference_draw_the_same_sets(
+    tmp_path_factory: pytest.TempPathFactory, triples: list[Triple], config: SamplingConfig, seed: int
+) -> None:
+    graph = KnowledgeGraph.open(write_graph(tmp_path_factory.mktemp("graph") / "kg", triples))
+    compiled, reference = draw_or_none(config, graph, seed), draw_or_none(config, graph.to_networkx(), seed)
+    if compiled is None or reference is None:
+        assert compiled is reference
+        return
+    for field in (
+        "offsets",
+        "edges",
+        "splits",
+        "rounds",
+        "strategies",
+        "asked_sizes",
+        "numbers",
+        "topics",
+        "exhausted",
+    ):
+        assert np.array_equal(getattr(compiled, field), getattr(reference, field)), field
+    assert list(map(compiled.triplets, range(len(compiled)))) == list(map(reference.triplets, range(len(reference))))
 
 
 @graph_property
 @given(triples=small_graphs, config=any_config, seed=st.integers(0, 2**32))
 def test_each_set_is_a_walk_over_entities_and_no_two_sets_are_equal(
-    tmp_path_factory: pytest.TempPathFactory, triples: list[Triple], config: SamplingConfig, seed: int
+    triples: list[Triple], config: SamplingConfig, seed: int
 ) -> None:
-    graph = KnowledgeGraph.open(write_graph(tmp_path_factory.mktemp("graph") / "kg", triples))
-    try:
-        drawn = draw_sets(config, graph, seed=seed)
-    except InputError:
-        assert config.min_size > 1
+    graph = plain_graph(triples)
+    drawn = draw_or_none(config, graph, seed)
+    if drawn is None:
+        assert config.min_size > 1 or config.held_out != "sets" or config.cycles == 0
         return
     sets = triplets_of(graph, drawn)
-    assert 1 <= len(sets) <= config.n_sets
+    assert 1 <= len(sets) + len(drawn.topics) <= config.n_sets
     assert len({frozenset(triplets) for triplets in sets}) == len(sets)
-    for triplets in sets:
+    for triplets, asked in zip(sets, drawn.asked_sizes, strict=True):
         assert set(triplets) <= set(triples)
         assert len(set(triplets)) == len(triplets)
-        assert config.min_size <= len(triplets) <= config.max_size
+        assert config.min_size <= len(triplets) <= asked <= config.max_size
         visited: set[str] = set()
-        for subject, _, target in triplets:
-            entities = {end for end in (subject, target) if ":" not in end}
-            assert not visited or visited & entities, "a triplet must share an entity, not a literal, with an earlier"
-            visited |= entities
+        for triplet in triplets:
+            assert not visited or visited & entities_of(triplet), "it must share an entity, not a literal, with others"
+            visited |= entities_of(triplet)
+
+
+@graph_property
+@given(triples=small_graphs, config=any_config, seed=st.integers(0, 2**32))
+def test_limits_of_a_walk_hold(triples: list[Triple], config: SamplingConfig, seed: int) -> None:
+    graph = plain_graph(triples)
+    drawn = draw_or_none(config, graph, seed)
+    if drawn is None:
+        return
+    for triplets, strategy in zip(triplets_of(graph, drawn), drawn.strategies, strict=True):
+        if config.max_per_subject is not None:
+            assert max(Counter(s for s, _, _ in triplets).values()) <= config.max_per_subject
+        if config.max_distance is not None:
+            pairs = nx.Graph((s, o) for s, _, o in triplets)
+            starts = sorted(entities_of(triplets[0]))
+            groups = [starts] if STRATEGIES[strategy] == "relation" else [[start] for start in starts]
+            reach = [max(nx.multi_source_dijkstra_path_length(pairs, set(group)).values()) for group in groups]
+            assert min(reach) <= config.max_distance
+        if config.cycles == 0:
+            known: set[str] = set()
+            for triplet in triplets:
+                assert not (len(known) and entities_of(triplet) <= known and ":" not in triplet[2])
+                known |= entities_of(triplet)
 
 
 @graph_property
 @given(triples=small_graphs, config=any_config, seed=st.integers(0, 2**32))
 def test_counts_tell_in_how_many_sets_each_thing_occurs(
-    tmp_path_factory: pytest.TempPathFactory, triples: list[Triple], config: SamplingConfig, seed: int
+    triples: list[Triple], config: SamplingConfig, seed: int
 ) -> None:
-    graph = KnowledgeGraph.open(write_graph(tmp_path_factory.mktemp("graph") / "kg", triples))
-    try:
-        drawn = draw_sets(config, graph, seed=seed)
-    except InputError:
+    graph = plain_graph(triples)
+    drawn = draw_or_none(config, graph, seed)
+    if drawn is None:
         return
-    sets = triplets_of(graph, drawn)
+    sets, state = triplets_of(graph, drawn), drawn.state
     nodes = Counter(node for triplets in sets for node in {end for s, _, o in triplets for end in (s, o)})
     relations = Counter(relation for triplets in sets for relation in {r for _, r, _ in triplets})
-    assert sorted(drawn.node_counts[drawn.node_counts > 0]) == sorted(nodes.values())
-    assert drawn.relation_counts.tolist() == [relations[r] for r in graph.relation_table.column("label").to_pylist()]
-    assert drawn.edge_counts.sum() == sum(map(len, sets))
-    assert drawn.curve[-1].sets == len(sets)
-    assert drawn.curve[-1].entities == sum(":" not in name for name in nodes)
-    assert drawn.curve[-1].relations == len(relations)
-    assert drawn.curve[-1].triplets == len({triplet for triplets in sets for triplet in triplets})
+    assert dict(zip(graph, state.node_counts.tolist(), strict=True)) == {node: nodes[node] for node in graph}
+    assert state.relation_counts.tolist() == [relations[r] for r in drawn.ids.relations]
+    assert state.edge_counts.sum() == sum(map(len, sets))
+    assert (state.sets, state.negatives) == (len(sets), len(drawn.topics))
+
+
+@graph_property
+@given(
+    triples=small_graphs,
+    config=any_config,
+    held_out=st.sampled_from(["triplets", "entities"]),
+    seed=st.integers(0, 2**32),
+)
+def test_held_out_triplets_and_entities_occur_in_no_other_split(
+    triples: list[Triple], config: SamplingConfig, held_out: str, seed: int
+) -> None:
+    graph = plain_graph(triples)
+    config = config.model_copy(update={"held_out": held_out, "test_share": 0.3, "n_sets": 60, "min_size": 1})
+    drawn = draw_or_none(config, graph, seed)
+    if drawn is None:
+        return
+    of_split: dict[str, list[list[Triple]]] = {split: [] for split in SPLITS}
+    for triplets, split in zip(triplets_of(graph, drawn), drawn.splits, strict=True):
+        of_split[SPLITS[split]].append(triplets)
+    if held_out == "triplets":
+        seen = [{t for triplets in of_split[split] for t in triplets} for split in SPLITS]
+        # Each relation keeps a triplet for training.
+        assert {r for _, r, _ in set(triples) - seen[1] - seen[2]} == {r for _, r, _ in triples}
+    else:
+        hubs = {node for node, degree in graph.in_degree() if degree > 8}
+        seen = [
+            {node for triplets in of_split[split] for t in triplets for node in entities_of(t)} - hubs
+            for split in SPLITS
+        ]
+        assert all({node for t in triplets for node in entities_of(t)} - hubs for triplets in of_split["test"])
+    assert len(seen[0] | seen[1] | seen[2]) == sum(map(len, seen))
 
 
 @pytest.mark.parametrize("workers", [2, 3, 7])
@@ -190,8 +303,17 @@ def test_the_sets_do_not_depend_on_the_number_of_threads(skewed: Path, workers: 
     config = SamplingConfig(n_sets=1500, round_size=700)
     alone = draw_sets(config.model_copy(update={"workers": 1}), graph, seed=5)
     together = draw_sets(config.model_copy(update={"workers": workers}), graph, seed=5)
-    for field in ("offsets", "edges", "rounds", "strategies", "numbers", "node_counts"):
+    for field in ("offsets", "edges", "rounds", "strategies", "numbers"):
         assert np.array_equal(getattr(alone, field), getattr(together, field))
+
+
+def test_the_sets_do_not_depend_on_who_draws_the_shares_of_a_round(skewed: Path) -> None:
+    graph = KnowledgeGraph.open(skewed)
+    config = SamplingConfig(n_sets=45_000, round_size=22_500, workers=1)
+    alone = draw_sets(config, graph, seed=5)
+    mapped = draw_sets(config, graph, seed=5, mapper=in_processes(2))
+    for field in ("offsets", "edges", "rounds", "strategies", "numbers", "asked_sizes"):
+        assert np.array_equal(getattr(alone, field), getattr(mapped, field))
 
 
 def test_a_longer_run_begins_with_the_sets_of_a_shorter_one(skewed: Path) -> None:
@@ -208,24 +330,189 @@ def test_another_seed_draws_other_sets(skewed: Path) -> None:
     assert len({frozenset(s) for s in first} & {frozenset(s) for s in second}) < 60
 
 
-def test_coverage_pressure_covers_more_and_more_evenly(skewed: Path) -> None:
+def test_coverage_pressure_covers_more_and_more_evenly() -> None:
+    graph = plain_graph(towns())
+    settings = SamplingConfig(n_sets=300, round_size=20)
+    indifferent = draw_sets(settings.model_copy(update={"entity_alpha": 0.0, "relation_alpha": 0.0}), graph, seed=0)
+    pressed = draw_sets(settings, graph, seed=0)
+    assert (pressed.state.node_counts > 0).sum() > 1.1 * (indifferent.state.node_counts > 0).sum()
+    before, after = (drawn.state.relation_counts for drawn in (indifferent, pressed))
+    assert after.std() / after.mean() < 0.96 * before.std() / before.mean()
+    assert after.min() > before.min()
+
+
+def relation_counts(graph: KnowledgeGraph, drawn: DrawnSets) -> dict[str, int]:
+    return dict(zip(graph.relation_labels, drawn.state.relation_counts.tolist(), strict=True))
+
+
+def test_each_relation_reaches_the_floor_that_it_can_reach(tmp_path: Path) -> None:
+    triples = [*towns(), ("lonely", "seen once", "alone")]
+    graph = KnowledgeGraph.open(write_graph(tmp_path / "kg", triples))
+    natural = SamplingConfig(n_sets=600, round_size=50, relation_target="natural", relation_share=0.0, entity_alpha=0.0)
+    before = relation_counts(graph, draw_sets(natural, graph, seed=0))
+    assert before["discovered"] < 40
+    drawn = draw_sets(natural.model_copy(update={"relation_floor": 40}), graph, seed=0)
+    after = relation_counts(graph, drawn)
+    assert after.pop("seen once") == 1
+    assert min(after.values()) >= 40
+    assert [graph.relation_labels[i] for i in np.flatnonzero(drawn.exhausted)] == ["seen once"]
+
+
+def test_relations_follow_their_targets(skewed: Path, tmp_path: Path) -> None:
     graph = KnowledgeGraph.open(skewed)
-    indifferent, pressed = (
-        draw_sets(SamplingConfig(n_sets=400, round_size=50, alpha=alpha), graph, seed=0) for alpha in (0.0, 2.0)
+    settings = SamplingConfig(n_sets=1500, min_size=1, max_size=2, mean_size=1.5, round_size=100)
+    targets = tmp_path / "targets.tsv"
+    number = {label: f"P{place}" for place, label in enumerate(sorted({r for _, r, _ in towns()}), 1)}
+    targets.write_text(
+        f"# shares\n{number['capital']} 1\n{number['child']}\t3 twice as often\n{number['born on']},6\n\n"
     )
-    assert pressed.curve[-1].entities > indifferent.curve[-1].entities
-    rare = graph.relation_table.column("label").to_pylist().index("discovered")
-    assert pressed.relation_counts[rare] > indifferent.relation_counts[rare]
+    counts = relation_counts(
+        graph, draw_sets(settings.model_copy(update={"relation_target_file": str(targets)}), graph, seed=0)
+    )
+    assert sum(count == 0 for count in counts.values()) == len(counts) - 3, "what the file lacks is not drawn"
+    assert counts["capital"] < counts["child"] < counts["born on"]
+
+    uniform = relation_counts(graph, draw_sets(settings, graph, seed=0))
+    factors = tmp_path / "factors.txt"
+    factors.write_text(f"{number['child']} 3\n{number['capital']} 0\n")
+    weighted = relation_counts(
+        graph, draw_sets(settings.model_copy(update={"relation_factors": str(factors)}), graph, seed=0)
+    )
+    assert weighted["capital"] == 0
+    assert weighted["child"] > 1.3 * uniform["child"]
 
 
-def test_sets_seldom_join_persons_who_share_only_a_country_or_a_class(tmp_path: Path) -> None:
+def test_entities_with_a_factor_are_drawn_more_often(skewed: Path, tmp_path: Path) -> None:
+    graph = KnowledgeGraph.open(skewed)
+    settings = SamplingConfig(n_sets=1500, round_size=100, entity_alpha=1.0)
+    wanted = [f"Q{number}" for number in (100, 200, 300)]
+    factors = tmp_path / "factors.txt"
+    factors.write_text("".join(f"{identifier} 4\n" for identifier in wanted))
+    plain = draw_sets(settings, graph, seed=0).state.node_counts
+    weighted = draw_sets(settings.model_copy(update={"entity_factors": str(factors)}), graph, seed=0).state.node_counts
+    places = [graph.node_number(identifier) for identifier in wanted]
+    assert weighted[places].sum() > 1.5 * plain[places].sum()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("P1 two\n", r"factors\.txt, line 1: 'P1 two' is not an id and a number"),
+        ("P1 1\nP2 -3\n", r"factors\.txt, line 2"),
+        ("P1 1\nP2\n", r"line 2: 'P2'"),
+        ("# nothing\n", "holds no line"),
+        ("P999 2\n", r"None of the 1 ids in .*factors\.txt is in the graph"),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused(skewed: Path, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "factors.txt").write_text(text)
+    config = SamplingConfig(n_sets=10, relation_factors=str(tmp_path / "factors.txt"))
+    with pytest.raises((ConfigError, InputError), match=message):
+        draw_sets(config, KnowledgeGraph.open(skewed), seed=0)
+    with pytest.raises(ConfigError, match=r"Cannot read .*missing.*relation_factors"):
+        draw_sets(config.model_copy(update={"relation_factors": "missing"}), KnowledgeGraph.open(skewed), seed=0)
+
+
+def test_excluded_relations_and_types_occur_in_no_set() -> None:
+    triples = towns()
+    types = {f"person{i}": ["Q5"] for i in range(1, 400, 2)}
+    graph = plain_graph(triples, types)
+    config = SamplingConfig(n_sets=300, exclude_relations=["instance of"], exclude_types=["Q5"])
+    sets = triplets_of(graph, draw_sets(config, graph, seed=0))
+    assert {r for triplets in sets for _, r, _ in triplets} == {r for _, r, _ in triples} - {"instance of"}
+    assert not {node for triplets in sets for t in triplets for node in entities_of(t)} & set(types)
+    with pytest.raises(ConfigError, match=r"exclude_relations.*'nothing'"):
+        draw_sets(SamplingConfig(exclude_relations=["nothing"]), graph, seed=0)
+
+
+def test_a_triplet_and_its_inverse_come_together_only_if_wanted() -> None:
+    triples = [t for i in range(30) for t in ((f"c{i}", "capital", f"t{i}"), (f"t{i}", "capital of", f"c{i}"))]
+    triples += [
+        t for i in range(30) for t in ((f"c{i}", "borders", f"c{i * 7 % 30}"), (f"c{i * 7 % 30}", "borders", f"c{i}"))
+    ]
+    triples += [(f"c{i}", "ally", f"t{i * 11 % 30}") for i in range(30)]
+    graph = plain_graph(triples)
+
+    def opposed(config: SamplingConfig) -> int:
+        sets = triplets_of(graph, draw_sets(config, graph, seed=0))
+        return sum((o, r, s) in triplets or (r == "capital" and (o, "capital of", s) in triplets)
+                   for triplets in sets for s, r, o in triplets if s != o)  # fmt: skip
+
+    config = SamplingConfig(n_sets=300, min_size=2, mean_size=4)
+    assert opposed(config) == 0
+    assert opposed(config.model_copy(update={"inverses": True})) > 30
+
+
+def test_a_run_that_is_continued_draws_what_one_run_had_drawn(skewed: Path, tmp_path: Path) -> None:
+    graph = KnowledgeGraph.open(skewed)
+    config = SamplingConfig(n_sets=600, round_size=200)
+    whole = draw_sets(config.model_copy(update={"n_sets": 1200}), graph, seed=5)
+    first = draw_sets(config, graph, seed=5)
+    first.state.save(tmp_path / "state.npz")
+    second = draw_sets(config, graph, seed=5, earlier=CoverageState.load(tmp_path / "state.npz"))
+    assert triplets_of(graph, first) + triplets_of(graph, second) == triplets_of(graph, whole)
+    assert [*first.rounds, *second.rounds] == whole.rounds.tolist()
+
+
+def test_the_stage_continues_sets_of_the_same_graph_only(skewed: Path, tmp_path: Path) -> None:
+    config = SamplingConfig(n_sets=600, negative_share=0.05)
+    sample_sets(config, skewed, tmp_path / "one", seed=5)
+    more = config.model_copy(update={"continue_from": str(tmp_path / "one")})
+    manifest = sample_sets(more, skewed, tmp_path / "two", seed=5)
+    one, two = (pq.read_table(tmp_path / name / "sets.parquet").to_pylist() for name in ("one", "two"))
+    assert [row["id"] for row in one + two] == list(range(1200))
+    contents = [frozenset(tuple(t.values()) for t in row["triplets"]) for row in one + two if row["triplets"]]
+    assert len(set(contents)) == len(contents) == 1140
+    topics = [row["topic"] for row in one + two if row["topic"]]
+    assert len(set(topics)) == len(topics) == 60
+    report = json.loads((tmp_path / "two" / "coverage.json").read_text())
+    assert report["sets"] == 570
+    assert manifest.inputs["continue_from"]
+
+    other = write_graph(tmp_path / "other" / "kg", towns(n_persons=40))
+    with pytest.raises(ConfigError, match="not drawn from this graph"):
+        sample_sets(more, other, tmp_path / "three", seed=5)
+    with pytest.raises(ConfigError, match="writes to"):
+        sample_sets(more, skewed, tmp_path / "one", seed=5)
+    with pytest.raises(ConfigError, match="no finished sampling stage"):
+        sample_sets(more.model_copy(update={"continue_from": str(skewed.parent)}), skewed, tmp_path / "three", seed=5)
+
+
+def test_negative_sets_have_a_topic_and_no_triplet(skewed: Path, tmp_path: Path) -> None:
+    config = SamplingConfig(n_sets=400, negative_share=0.2)
+    sample_sets(config, skewed, tmp_path / "sets", seed=1)
+    rows = pq.read_table(tmp_path / "sets" / "sets.parquet").to_pylist()
+    negatives = [row for row in rows if row["strategy"] == "negative"]
+    assert (len(rows), len(negatives)) == (400, 80)
+    assert all(row["triplets"] == [] and row["topic"] in labels(KnowledgeGraph.open(skewed)) for row in negatives)
+    assert all(row["triplets"] and row["topic"] is None for row in rows if row["strategy"] != "negative")
+    assert Counter(row["split"] for row in negatives) == {"train": 72, "validation": 4, "test": 4}
+    assert len({row["topic"] for row in negatives}) == 80
+    assert [sum(row["topic"] is not None for row in rows[i : i + 100]) for i in range(0, 400, 100)] == [20] * 4
+
+
+def test_sets_seldom_join_persons_who_share_only_a_country_or_a_class() -> None:
     triples = [(f"person{i}", "instance of", "human") for i in range(300)]
     triples += [(f"person{i}", "citizen of", f"country{i % 5}") for i in range(300)]
     triples += [(f"person{i}", "author of", f"book{10 * i + j}") for i in range(300) for j in range(4)]
-    graph = KnowledgeGraph.open(write_graph(tmp_path / "kg", triples))
-    sets = triplets_of(graph, draw_sets(SamplingConfig(n_sets=2000, mean_size=4.0), graph, seed=0))
-    joined = sum(len({subject for subject, _, _ in triplets}) > 1 for triplets in sets)
-    assert joined < 0.02 * len(sets)
+    graph = plain_graph(triples)
+
+    def joined(hub_degree: float | None) -> float:
+        config = SamplingConfig(n_sets=600, mean_size=4.0, hub_degree=hub_degree)
+        sets = triplets_of(graph, draw_sets(config, graph, seed=0))
+        return sum(len({subject for subject, _, _ in triplets}) > 1 for triplets in sets) / len(sets)
+
+    assert joined(0) < joined(8) < 0.1
+    assert joined(None) > 0.4
+
+
+def test_entities_with_a_single_triplet_share_their_sets() -> None:
+    villages = [(f"village{i}", "instance of", "village") for i in range(400)]
+    graph = plain_graph([*villages, *towns(n_persons=100)])
+    config = SamplingConfig(n_sets=300, round_size=10)
+    drawn = draw_sets(config, graph, seed=0)
+    named = [sum("village" in s for s, _, _ in triplets) for triplets in triplets_of(graph, drawn)]
+    assert sum(named) / sum(number > 0 for number in named) > 2
 
 
 def test_a_walk_does_reach_over_the_objects_that_few_share(tmp_path: Path) -> None:
@@ -247,6 +534,51 @@ def test_sizes_follow_a_truncated_poisson_distribution_with_the_given_mean(low: 
         assert rates == pytest.approx(np.full(len(rates), rates[0]))
 
 
+@pytest.mark.parametrize(("mean", "ratio"), [(3.5, 1.0), (2.0, None), (5.9, None)])
+def test_geometric_sizes_fall_by_a_constant_ratio(mean: float, ratio: float | None) -> None:
+    sizes = np.arange(1, 7)
+    probabilities = size_distribution(SamplingConfig(sizes="geometric", mean_size=mean))
+    assert probabilities @ sizes == pytest.approx(mean, abs=1e-6)
+    ratios = probabilities[1:] / probabilities[:-1]
+    assert ratios == pytest.approx(np.full(5, ratios[0]))
+    assert ratio is None or ratios[0] == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize("form", ["sizes.jsonl", "sizes.jsonl.gz", "sizes.parquet", "folder"])
+def test_sizes_like_those_of_a_data_set(tmp_path: Path, form: str) -> None:
+    records = [{"triplets": [{"subject": "a"}] * size} for size in (1, 2, 2, 4, 9)]
+    path = tmp_path / form
+    lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+    if form == "folder":
+        path.mkdir()
+    if form.startswith("sizes.jsonl"):
+        path.write_bytes(gzip.compress(lines) if form.endswith("gz") else lines)
+    else:
+        pq.write_table(pa.Table.from_pylist(records), path / "part.parquet" if form == "folder" else path)
+    probabilities = size_distribution(SamplingConfig(sizes="like", sizes_from=str(path), max_size=5))
+    assert probabilities.tolist() == [0.25, 0.5, 0.0, 0.25, 0.0]
+
+
+def test_sizes_that_cannot_be_taken_from_a_data_set_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "sizes.jsonl").write_text('{"triplets": [1]}\n{"text": "none"}\n')
+    for path in (tmp_path / "sizes.jsonl", tmp_path / "missing.parquet", tmp_path):
+        with pytest.raises(ConfigError, match="Cannot take set sizes from"):
+            size_distribution(SamplingConfig(sizes="like", sizes_from=str(path)))
+
+
+def test_codes_of_counts_grow_with_the_counts_and_weights_fall() -> None:
+    counts = np.array([0, 1, 127, 128, 143, 144, 1000, 5000, 70_000, 1_000_000, 2**40])
+    codes = count_codes(counts)
+    assert codes[:4].tolist() == [0, 1, 127, 128]
+    assert (np.diff(codes.astype(int)) >= 0).all()
+    assert codes.max() < CLOSED
+    table = node_weight_table(2.0, 1 << 60)
+    assert table[codes[:10]] == pytest.approx((1.0 + counts[:10]) ** -2.0, rel=0.3)
+    assert table[CLOSED] == 0
+    capped = node_weight_table(2.0, 3)
+    assert capped[:6].tolist() == [1.0, 1 / 4, 1 / 9, 1 / 16, 1 / 16, 1 / 16]
+
+
 def test_drawn_sizes_have_the_mean_of_the_settings(skewed: Path) -> None:
     drawn = draw_sets(SamplingConfig(n_sets=3000, mean_size=3.34), KnowledgeGraph.open(skewed), seed=0)
     assert np.diff(drawn.offsets).mean() == pytest.approx(3.34, abs=0.1)
@@ -257,15 +589,12 @@ def test_drawn_sizes_have_the_mean_of_the_settings(skewed: Path) -> None:
     triples=small_graphs, config=any_config, shares=st.sampled_from([(0.0, 0.0), (0.1, 0.2), (0.3, 0.3), (0.0, 0.5)])
 )
 def test_splits_have_exact_shares_and_training_has_every_relation_it_can(
-    tmp_path_factory: pytest.TempPathFactory,
-    triples: list[Triple],
-    config: SamplingConfig,
-    shares: tuple[float, float],
+    triples: list[Triple], config: SamplingConfig, shares: tuple[float, float]
 ) -> None:
-    graph = KnowledgeGraph.open(write_graph(tmp_path_factory.mktemp("graph") / "kg", triples))
-    config = config.model_copy(update={"min_size": 1, "validation_share": shares[0], "test_share": shares[1]})
-    drawn = draw_sets(config, graph, seed=3)
-    splits = deal_splits(config, graph, drawn, seed=3)
+    graph = plain_graph(triples)
+    new = {"min_size": 1, "validation_share": shares[0], "test_share": shares[1], "held_out": "sets", "cycles": 1.0}
+    drawn = draw_sets(config.model_copy(update=new), graph, seed=3)
+    splits = drawn.splits
     assert np.bincount(splits, minlength=3)[1:].tolist() == [round(len(drawn) * share) for share in shares]
     sets = triplets_of(graph, drawn)
     trained = {r for triplets, split in zip(sets, splits, strict=True) if split == 0 for _, r, _ in triplets}
@@ -333,7 +662,7 @@ def test_the_stage_writes_sets_coverage_plot_and_state(skewed: Path, tmp_path: P
         assert row["sets"] == sum(row[split] for split in SPLITS)
     assert (folder / "coverage.png").read_bytes().startswith(b"\x89PNG")
     with np.load(folder / "coverage_state.npz") as state:
-        assert state["triplet_counts"].sum() == sum(map(len, sets))
+        assert state["edge_counts"].sum() == sum(map(len, sets))
         assert (state["node_counts"] > 0).sum() == len(drawn)
         assert state["next_number"] == state["sets"] == 900
     assert manifest.counts["entities_covered"] == len(entities & drawn)

@@ -109,6 +109,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+def test_sampling_shows_how_well_the_sets_cover_the_graph(finished: Path) -> None:
+    result = synthie("sample", "--run", finished, "--set", f"kg.dump={DUMP}", *TINY)
+    assert "sample triplet sets: already done" in result.out
+    assert f"{SETS} sets of" in result.out
+    report = json.loads((finished / "sets/coverage.json").read_text())
+    entities = report["coverage"]["entities"]
+    line = next(line for line in result.out.splitlines() if line.startswith("entities"))
+    assert line.split()[1:3] == [f"{entities['covered']:,}", f"{entities['reachable']:,}"]
+    assert all(split in result.out for split in report["splits"])
+
+
+def test_a_reader_that_stops_reading_ends_the_command_without_a_word(finished: Path) -> None:
+    process = start("sample", "--run", finished, "--set", f"kg.dump={DUMP}", *TINY)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 141
+
+
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
     """A run with graph and sets."""

@@ -1,0 +1,218 @@
+"""Rounds as map-reduce: sets are drawn in parallel against frozen weights, then admitted in order.
+
+Who draws does not matter: a set depends on its number and on the frozen weights
+alone. `Threads` shares a round among threads of this process, `Mapped` among the
+tasks of a caller's mapper (processes, Dask, Ray), whose workers map the graph's
+arrays from its folder. `Alone` walks over an ordinary networkx graph.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kg.graph import KnowledgeGraph
+from kg.parallel import Mapper
+from kg.sampling.arrays import Arrays, graph_arrays
+from kg.sampling.kernels import admit, draw_rows
+from kg.sampling.reference import Reference
+from kg.sampling.state import Frozen, Rows, Walk
+
+__all__ = ["TRIES", "Alone", "DrawTask", "Drawer", "Mapped", "Threads", "draw_round"]
+
+TRIES = 32
+_TRIES_AWAY_FROM_HUBS = 16
+_LEAST_SHARE = 64  # sets worth a thread
+_LEAST_TASK = 10_000  # sets worth a task, which takes the weights of all nodes along
+
+
+class Drawer(Protocol):
+    """Steps 3 to 7 for the rows at ``positions``, in place."""
+
+    def __call__(
+        self,
+        positions: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        attempt: int,
+        walk: Walk,
+        frozen: Frozen,
+        rows: Rows,
+    ) -> None: ...
+
+
+def draw_round(
+    draw: Drawer, numbers: NDArray[np.int64], walk: Walk, frozen: Frozen, contents: NDArray[np.uint64]
+) -> Rows:
+    """Steps 2 to 8 for the set numbers ``numbers``; rows that found no new set have length 0."""
+    rows = Rows.empty(len(numbers), walk.max_size)
+    pending = np.arange(len(numbers))
+    for attempt in range(TRIES):
+        draw(pending, numbers, attempt, walk, frozen, rows)
+        pending = pending[~admit(pending, rows, contents)]
+        rows.lengths[pending] = 0
+        if len(pending) == 0:
+            break
+    return rows
+
+
+class Threads:
+    """Threads that each take a share of a round; the kernels run without the interpreter's lock."""
+
+    def __init__(self, arrays: Arrays, seed: int, workers: int | None) -> None:
+        self._arrays = arrays
+        self._seed = np.uint64(seed)
+        self._workers = workers or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(max_workers=self._workers)
+
+    def __enter__(self) -> Threads:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown()
+
+    def __call__(
+        self,
+        positions: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        attempt: int,
+        walk: Walk,
+        frozen: Frozen,
+        rows: Rows,
+    ) -> None:
+        shares = np.array_split(positions, max(1, min(self._workers, len(positions) // _LEAST_SHARE)))
+        away = attempt < _TRIES_AWAY_FROM_HUBS
+
+        def draw(share: NDArray[np.int64]) -> None:
+            draw_rows(share, numbers, attempt, self._seed, away, self._arrays, walk, frozen, rows)
+
+        if len(shares) == 1:
+            draw(positions)
+        else:
+            list(self._pool.map(draw, shares))
+
+
+class Alone:
+    """One thread and an ordinary graph."""
+
+    def __init__(self, reference: Reference, seed: int) -> None:
+        self._reference = reference
+        self._seed = seed
+
+    def __enter__(self) -> Alone:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def __call__(
+        self,
+        positions: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        attempt: int,
+        walk: Walk,
+        frozen: Frozen,
+        rows: Rows,
+    ) -> None:
+        away = attempt < _TRIES_AWAY_FROM_HUBS
+        self._reference.draw_rows(positions.tolist(), numbers.tolist(), attempt, self._seed, away, walk, frozen, rows)
+
+
+@dataclass(frozen=True)
+class DrawTask:
+    """A share of a round, for a worker that has the graph's folder."""
+
+    title: str
+    folder: str
+    content: str  # digest of the graph
+    seed: int
+    attempt: int
+    positions: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    walk: Walk
+    frozen: Frozen
+
+
+class Mapped(Threads):
+    """The tasks of a mapper take the shares of large rounds, threads of this process all others.
+
+    Args:
+        graph: the graph; its folder must be readable where the tasks run.
+        content: the digest of the graph's files, so that no worker keeps a graph that was built anew.
+    """
+
+    def __init__(
+        self, arrays: Arrays, seed: int, workers: int | None, graph: KnowledgeGraph, content: str, mapper: Mapper
+    ) -> None:
+        super().__init__(arrays, seed, workers)
+        self._folder = str(graph.folder.absolute())
+        self._content = content
+        self._mapper = mapper
+        self._number = seed
+
+    def __call__(
+        self,
+        positions: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        attempt: int,
+        walk: Walk,
+        frozen: Frozen,
+        rows: Rows,
+    ) -> None:
+        if len(positions) < 2 * _LEAST_TASK:
+            super().__call__(positions, numbers, attempt, walk, frozen, rows)
+            return
+        shares = np.array_split(positions, len(positions) // _LEAST_TASK)
+        tasks = [
+            DrawTask(
+                f"draw sets {numbers[share[0]]:,} to {numbers[share[-1]]:,}",
+                self._folder,
+                self._content,
+                self._number,
+                attempt,
+                share,
+                numbers[share],
+                walk,
+                frozen,
+            )
+            for share in shares
+        ]
+        for share, drawn in self._mapper(_draw_share, tasks):
+            rows.put(share, drawn)
+
+
+def _draw_share(task: DrawTask) -> tuple[NDArray[np.int64], Rows]:
+    rows = Rows.empty(len(task.positions), task.walk.max_size)
+    away = task.attempt < _TRIES_AWAY_FROM_HUBS
+    arrays = _arrays_of(task.folder, task.content)
+    frozen = Frozen._make(_writable(value) for value in task.frozen)
+    draw_rows(
+        np.arange(len(rows.lengths)),
+        task.numbers,
+        task.attempt,
+        np.uint64(task.seed),
+        away,
+        arrays,
+        task.walk,
+        frozen,
+        rows,
+    )
+    return task.positions, rows
+
+
+def _writable(value: object) -> object:
+    """The kernels are compiled for writable weights; some clusters hand over read-only ones."""
+    return value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value
+
+
+@lru_cache(maxsize=1)
+def _arrays_of(folder: str, content: str) -> Arrays:
+    """A worker's arrays, kept from task to task."""
+    del content
+    return graph_arrays(KnowledgeGraph.open(Path(folder)))
