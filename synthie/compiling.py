@@ -19,7 +19,7 @@ from kg.stage import Progress
 from synthie.llm.journal import KEY_BYTES, Journal, Record
 from synthie.llm.pricing import PICODOLLARS
 from synthie.quality import QualityGate, Reason, Verdict
-from synthie.questions import TripletSet, TripletSets
+from synthie.questions import Questions, TripletSet
 from synthie.records import SAMPLE_SCHEMA, Mention, Triplet
 
 __all__ = ["Compiler"]
@@ -31,13 +31,14 @@ _CHECKED_PER_REPORT = 500
 class Compiler:
     """Turns the journal's answers into the Parquet parts of accepted and rejected samples."""
 
-    def __init__(self, folder: Path, sets: TripletSets, gate: QualityGate, journal: Journal) -> None:
+    def __init__(self, folder: Path, questions: Questions, gate: QualityGate, journal: Journal) -> None:
         self._folder = folder
-        self._sets = sets
+        self._questions = questions
+        self._sets = questions.sets
         self._gate = gate
         self._journal = journal
 
-    def run(self, keys: bytearray, origin: dict[str, str], progress: Progress) -> dict[str, Any]:
+    def run(self, keys: bytearray, progress: Progress) -> dict[str, Any]:
         """Check every answer, then find duplicates among the accepted ones, then write; returns the counts."""
         checked = self._folder / ".checked"
         for name in (".checked", "samples", "rejected"):
@@ -51,7 +52,7 @@ class Compiler:
             accepted = [row for row in rows if row["verdict"] == "accepted"]
             ids += [row["id"] for row in accepted]
             texts += [row["text"] for row in accepted]
-            table = pa.Table.from_pylist([row | origin for row in rows], SAMPLE_SCHEMA)
+            table = pa.Table.from_pylist(rows, SAMPLE_SCHEMA)
             pq.write_table(table, checked / f"part-{parts:05d}.parquet")
             parts += 1
         repeats = self._repeats(ids, texts)
@@ -73,8 +74,8 @@ class Compiler:
             record = self._journal.get(bytes(keys[number * KEY_BYTES : (number + 1) * KEY_BYTES]))
             if record is not None:
                 text = record.text.strip()
-                verdict = self._gate.check(text, triplet_set.triplets, record.finish_reason)
-                rows.append(_row(triplet_set, text, record, verdict))
+                verdict = self._gate.check(text, triplet_set.triplets, record.finish_reason, topic=triplet_set.topic)
+                rows.append(_row(triplet_set, text, record, verdict) | self._questions.origin(triplet_set))
             if (number + 1) % _CHECKED_PER_REPORT == 0:
                 progress(number + 1, self._sets.count, "checked")
         progress(first + len(batch), self._sets.count, "checked")
@@ -139,6 +140,7 @@ def _row(triplet_set: TripletSet, text: str, record: Record, verdict: Verdict) -
             {"surfaceform": relation.surfaceform, "uri": relation.uri}
             for relation in dict.fromkeys(triplet.predicate for triplet in triplets)
         ],
+        "topic": triplet_set.topic.uri if triplet_set.topic else None,
         "request_key": record.key.hex(),
         "input_tokens": record.input_tokens,
         "cached_input_tokens": record.cached_input_tokens,

@@ -9,6 +9,7 @@ columns. A triplet set that occurs in two splits is an error.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -27,6 +28,7 @@ import pyarrow.parquet as pq
 import yaml
 from isal import igzip
 
+from kg.sampling.tables import report_table
 from kg.stage import Manifest, read_manifest, run_stage, write_atomic
 from synthie.config import DatasetConfig
 from synthie.errors import ConfigError, InputError
@@ -121,8 +123,8 @@ class _SplitFiles:
     def add(self, batch: pa.RecordBatch) -> None:
         """Append rows (`DATASET_SCHEMA`)."""
         self.count += batch.num_rows
-        for row in batch.select(["id", "text", "triplets", "entities", "relations"]).to_pylist():
-            self.digests += _set_digest(row["triplets"])
+        for row in batch.select(["id", "text", "triplets", "entities", "relations", "topic"]).to_pylist():
+            self.digests += _set_digest(row["triplets"], row.pop("topic"))
             for entity in row["entities"]:
                 del entity["mention_start_index"]
             self._jsonl.write(self._encoder.encode(row) + b"\n")
@@ -187,10 +189,9 @@ def _batches(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
         yield from source.to_batches(columns=columns, batch_size=_READ_ROWS)
 
 
-def _set_digest(triplets: list[dict[str, dict[str, str]]]) -> bytes:
-    keys = sorted(
-        "\t".join(triplet[part]["uri"] for part in ("subject", "predicate", "object")) for triplet in triplets
-    )
+def _set_digest(triplets: list[dict[str, dict[str, str]]], topic: str | None) -> bytes:
+    """Of the triplets, or of a negative's topic."""
+    keys = sorted("\t".join(triplet[part]["uri"] for part in _PARTS) for triplet in triplets) or [topic or ""]
     return hashlib.blake2b("\n".join(keys).encode(), digest_size=16).digest()
 
 
@@ -273,7 +274,7 @@ def _statistics(folder: Path, splits: Mapping[str, int], sets: Path, quality: di
     figures, nodes, triplets, relations = {}, {}, {}, {}
     for split in splits:
         paths = [str(path) for path in sorted((folder / "data").glob(f"{split}-*.parquet"))]
-        table = arrow_dataset.dataset(paths).to_table(columns=["text", "triplets", "relations"])
+        table = arrow_dataset.dataset(paths).to_table(columns=["text", "triplets", "relations", "topic"])
         flat = pc.list_flatten(table["triplets"])
         subjects, predicates, objects = (_uris(flat, part).combine_chunks() for part in _PARTS)
         nodes[split] = pc.unique(pa.chunked_array([subjects, objects]))
@@ -312,6 +313,7 @@ def _split_figures(table: pa.Table, triplets: int, nodes: pa.Array, relations: d
     entities = pc.sum(pc.match_substring_regex(nodes, r"^[A-Z]"), min_count=0).as_py()
     return {
         "records": table.num_rows,
+        "negatives": table.num_rows - table["topic"].null_count,
         "triplets": triplets,
         "entities": entities,
         "literals": len(nodes) - entities,
@@ -331,13 +333,13 @@ def _value_counts(values: pa.ChunkedArray) -> dict[str, int]:
 
 
 def _quantiles(counts: list[int]) -> list[float]:
-    """Minimum, quartiles and maximum."""
-    return [round(float(value), 1) for value in np.quantile(counts, _QUANTILES)]
+    """Minimum, quartiles and maximum; zeros of nothing."""
+    return [round(float(value), 1) for value in np.quantile(counts or [0], _QUANTILES)]
 
 
 def _share_in(later: pa.Array, earlier: pa.Array) -> float:
-    """Share of the distinct values of ``later`` that ``earlier`` has too."""
-    return round(pc.mean(pc.is_in(later, value_set=earlier)).as_py(), 4)
+    """Share of the distinct values of ``later`` that ``earlier`` has too; 0 of nothing."""
+    return round(pc.mean(pc.is_in(later, value_set=earlier)).as_py(), 4) if len(later) else 0.0
 
 
 # --- Card -----------------------------------------------------------------------------------------------------------
@@ -372,10 +374,13 @@ def _card(config: DatasetConfig, manifests: Mapping[str, Manifest], statistics: 
             "config": manifests["graph"].config,
         },
         sampling=manifests["sets"],
+        coverage=statistics["coverage"],
+        coverage_tables=[table.markdown() for table in report_table(statistics["coverage"])],
         coverage_plot="coverage.png",
         texts=manifests["texts"],
         tokens=statistics["quality"]["tokens"],
-        prompt=_prompt(generation["prompt"], manifests["texts"].inputs["prompt"]),
+        negatives=sum(split["negatives"] for split in splits),
+        prompt=_prompt(generation["prompt"], manifests["texts"].inputs),
         quality=statistics["quality"],
         quality_config=manifests["texts"].config["quality"],
         relations=[
@@ -412,22 +417,42 @@ def _relation_labels(graph: Path) -> dict[str, str]:
     return dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
 
 
-def _prompt(name: str, digest: str) -> dict[str, Any]:
-    """Name, hash and, where the prompt's file still is the one that was used, full text."""
-    try:
+def _prompt(name: str, used: Mapping[str, str]) -> dict[str, Any]:
+    """Name, hash and, where the prompt's file still is the one that was used, full text.
+
+    Args:
+        name: of the prompt.
+        used: hashes of its parts: ``prompt`` and, if there were negatives, ``negatives``.
+    """
+    parts: list[tuple[str, str]] = []
+    with contextlib.suppress(ConfigError):  # the file, or its part for negatives, is no longer there
         prompt = load_prompt(name)
-    except ConfigError:
-        return {"name": name, "hash": digest, "text": ""}
-    return {"name": name, "hash": digest, "text": _prompt_text(prompt) if prompt.hash == digest else ""}
+        if prompt.hash == used["prompt"]:
+            parts += _prompt_parts(prompt)
+        if "negatives" in used and prompt.negatives_hash == used["negatives"]:
+            parts += _negative_parts(prompt)
+    text = "\n\n".join(f"{title}:\n\n~~~text\n{text.strip()}\n~~~" for title, text in parts if text.strip())
+    return {"name": name, "hash": used["prompt"], "text": text}
 
 
-def _prompt_text(prompt: Prompt) -> str:
+def _prompt_parts(prompt: Prompt) -> Iterator[tuple[str, str]]:
+    """(title, text) of what asks for texts on triplets."""
     sampling = f"temperature {prompt.temperature}, at most {prompt.max_tokens} tokens, unless set otherwise above"
-    parts = [("Sampling", sampling), ("System", prompt.system), ("User (Jinja2 template)", prompt.user)]
+    yield "Sampling", sampling
+    yield "System", prompt.system
+    yield "User (Jinja2 template)", prompt.user
     for number, demonstration in enumerate(prompt.demonstrations, start=1):
         lines = (" | ".join(triplet) for triplet in demonstration.triplets)
-        parts.append((f"Demonstration {number}", "\n".join((*lines, "", demonstration.text))))
-    return "\n\n".join(f"{title}:\n\n~~~text\n{text.strip()}\n~~~" for title, text in parts if text.strip())
+        yield f"Demonstration {number}", "\n".join((*lines, "", demonstration.text))
+
+
+def _negative_parts(prompt: Prompt) -> Iterator[tuple[str, str]]:
+    """The same for texts without triplets."""
+    negatives = prompt.require_negatives()
+    yield "Negatives: system", negatives.system
+    yield "Negatives: user (Jinja2 template)", negatives.user
+    for number, demonstration in enumerate(negatives.demonstrations, start=1):
+        yield f"Negatives: demonstration {number}", f"{demonstration.topic}\n\n{demonstration.text}"
 
 
 def _settings(config: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ from synthie.metrics import (
     count_by_record,
     count_by_triplet,
     count_exact,
+    count_false_alarms,
     encode,
     estimate,
     find_errors,
@@ -295,6 +296,7 @@ def _metrics(config: EvaluationConfig, inputs: _Inputs, seed: int) -> dict[str, 
             "split": inputs.split,
             "records": gold.records,
             "records_in_split": inputs.records_in_split,
+            "negatives": gold.records - len(np.unique(gold.record)),
             "gold_triplets": len(gold),
             "relations": len(np.unique(gold.relation)),
             "training_records": inputs.training_records,
@@ -316,6 +318,7 @@ def _mode_metrics(config: EvaluationConfig, inputs: _Inputs, mode: str, seed: in
     by_frequency = count_by_triplet(gold, predicted, buckets[gold.relation], buckets[predicted.relation])
     by_size = count_by_record(gold, predicted, np.bincount(gold.record, minlength=gold.records))
     by_pair = count_by_triplet(gold, predicted, _seen(inputs, gold), _seen(inputs, predicted))
+    false_alarms = count_false_alarms(gold, predicted)
     relations = judged(by_relation)
     return {
         "predicted_triplets": len(predicted),
@@ -323,6 +326,7 @@ def _mode_metrics(config: EvaluationConfig, inputs: _Inputs, mode: str, seed: in
         "micro": judged(count_by_record(gold, predicted)).groups()[0],
         "macro": relations.mean() | {"relations": len(by_relation.groups)},
         "exact": judged(count_exact(gold, predicted)).groups()[0]["precision"],
+        "false_alarms": next((group["precision"] for group in judged(false_alarms).groups()), None),
         "entities": judged(count_by_record(parts(gold, "nodes"), parts(predicted, "nodes"))).groups()[0],
         "relations": judged(count_by_record(parts(gold, "relations"), parts(predicted, "relations"))).groups()[0],
         "by_frequency": [
@@ -332,6 +336,7 @@ def _mode_metrics(config: EvaluationConfig, inputs: _Inputs, mode: str, seed: in
         "by_size": [
             {"triplets": size} | figures
             for size, figures in zip(by_size.groups.tolist(), judged(by_size).groups(), strict=True)
+            if size  # the scores of records without gold triplets are 0 whatever is predicted: see false_alarms
         ],
         "by_pair": [
             {"pair": "seen" if seen else "unseen"} | figures
@@ -451,6 +456,7 @@ def _counts(metrics: dict[str, Any]) -> dict[str, Any]:
                 "micro_f1": round(figures["micro"]["f1"]["value"], 6),
                 "macro_f1": round(figures["macro"]["f1"]["value"], 6),
                 "exact": round(figures["exact"]["value"], 6),
+                **({"false_alarms": round(alarms["value"], 6)} if (alarms := figures["false_alarms"]) else {}),
             }
             for mode, figures in metrics["modes"].items()
         },

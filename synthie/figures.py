@@ -33,7 +33,7 @@ def draw_figures(metrics: dict[str, Any], folder: Path) -> list[str]:
     folder.mkdir(exist_ok=True)
     drawn = []
     for name, draw in FIGURES.items():
-        if name == "training" and metrics["training"] is None:
+        if not _has_data(name, metrics):
             continue
         figure = Figure(figsize=(5.0, 3.3), dpi=220, layout="constrained")
         axes = figure.subplots()
@@ -42,6 +42,13 @@ def draw_figures(metrics: dict[str, Any], folder: Path) -> list[str]:
         figure.savefig(folder / f"{name}.png", metadata={"Software": None})
         drawn.append(name)
     return drawn
+
+
+def _has_data(name: str, metrics: dict[str, Any]) -> bool:
+    if name == "training":
+        return metrics["training"] is not None
+    table = {"frequency": "by_frequency", "size": "by_size"}.get(name)
+    return table is None or any(mode[table] for mode in metrics["modes"].values())
 
 
 def _comparison(axes: Axes, metrics: dict[str, Any]) -> None:

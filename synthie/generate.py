@@ -37,7 +37,7 @@ from synthie.llm.limits import Limiter
 from synthie.llm.pricing import PICODOLLARS, Ledger, Price, price_of, to_picodollars
 from synthie.llm.prompts import load_prompt
 from synthie.quality import QualityGate
-from synthie.questions import Questions, TripletSets, answer_key
+from synthie.questions import Questions, TripletSet, TripletSets, answer_key, count_negatives
 
 __all__ = ["Estimate", "estimate_cost", "generate_texts"]
 
@@ -50,6 +50,7 @@ _GRACE_S = 5.0  # after Ctrl-C: how long calls in flight may still arrive
 _SKIPS_PER_TURN = 200  # stored rows passed over before the event loop gets a turn
 _CHARACTERS_PER_TOKEN = (4.8, 3.2)  # of English prompts with names: most, fewest
 _OUTPUT_TOKENS_PER_TRIPLET = (8, 40)  # fewest, most
+_OUTPUT_TOKENS_OF_NEGATIVE = (10, 60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +145,8 @@ def generate_texts(
             finally:
                 bill.write(asking)
             asking.check_failures(config.max_failed_share)
-            compiler = Compiler(folder, triplet_sets, QualityGate(quality, triplet_sets.graph), journal)
-            origin = {
-                "model": config.model,
-                "endpoint": config.base_url or "built-in",
-                "prompt": prompt.name,
-                "prompt_hash": prompt.hash,
-            }
-            counts = compiler.run(asking.keys, origin, progress)
+            compiler = Compiler(folder, questions, QualityGate(quality, triplet_sets.graph), journal)
+            counts = compiler.run(asking.keys, progress)
             bill.write(asking, counts)
         return counts | {"failed": asking.failed}
 
@@ -164,6 +159,7 @@ def generate_texts(
             "graph": read_manifest(graph).output_hash,
             "sets": read_manifest(sets).output_hash,
             "prompt": prompt.hash,
+            **({"negatives": prompt.negatives_hash} if count_negatives(sets) else {}),
             "endpoint": _identity(config),
         },
         seed=seed,
@@ -466,6 +462,14 @@ def _endpoint(config: GenerationConfig) -> Iterator[Endpoint]:
         yield Endpoint(server.base_url, config.model)
 
 
+def _output_tokens(triplet_set: TripletSet) -> tuple[int, int]:
+    """Fewest and most tokens that the text is likely to take."""
+    if triplet_set.topic:
+        return _OUTPUT_TOKENS_OF_NEGATIVE
+    fewest, most = _OUTPUT_TOKENS_PER_TRIPLET
+    return len(triplet_set.triplets) * fewest, len(triplet_set.triplets) * most
+
+
 def _estimate(questions: Questions, price: Price) -> Estimate:
     count, sampled, characters, messages, low, high = questions.sets.count, 0, 0, 0, 0, 0
     every = max(1, count // _ESTIMATE_ROWS)
@@ -475,7 +479,7 @@ def _estimate(questions: Questions, price: Price) -> Estimate:
             asked = questions.messages(triplet_set)
             characters += sum(len(message["content"]) for message in asked)
             messages += len(asked)
-            fewest, most = (len(triplet_set.triplets) * tokens for tokens in _OUTPUT_TOKENS_PER_TRIPLET)
+            fewest, most = _output_tokens(triplet_set)
             low += min(fewest, questions.output_bound)
             high += min(most, questions.output_bound)
             sampled += 1

@@ -39,6 +39,7 @@ __all__ = [
     "count_by_record",
     "count_by_triplet",
     "count_exact",
+    "count_false_alarms",
     "encode",
     "estimate",
     "find_errors",
@@ -232,6 +233,17 @@ def count_exact(gold: TripletSets, predicted: TripletSets) -> Counts:
     exact = (counts[:, 0] == counts[:, 1]) & (counts[:, 0] == counts[:, 2])
     ones = np.ones(len(exact), np.int64)
     return _grouped(np.zeros(len(exact), np.int64), np.stack([exact, ones, ones], axis=1).astype(np.int64))
+
+
+def count_false_alarms(gold: TripletSets, predicted: TripletSets) -> Counts:
+    """One group of the records without gold triplets, none if all have some.
+
+    A record counts as one correct item if anything is predicted for it; precision is the share.
+    """
+    counts = count_by_record(gold, predicted).pairs
+    alarms = (counts[counts[:, 2] == 0, 1] > 0).astype(np.int64)
+    ones = np.ones_like(alarms)
+    return _grouped(np.zeros_like(alarms), np.stack([alarms, ones, ones], axis=1))
 
 
 def frequency_bucket(frequency: Ints) -> Ints:

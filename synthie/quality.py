@@ -4,7 +4,8 @@ A text and its triplet set go in, a `Verdict` comes out that names every fault:
 which triplet is not stated, which span states something else. All checks are
 deterministic and look at surfaces only (`synthie.surface`): every subject and
 object must be stated in one of its usual forms, and in connection; names, numbers and dates that no triplet
-gives must not appear; and the text must be finished, running prose.
+gives must not appear; and the text must be finished, running prose. A text that
+shall state no triplet must name its topic, and nothing else of the graph, not even a class.
 
 Text and forms are compared as sequences of folded tokens (case, diacritics,
 plural and possessive endings, thousands separators and punctuation removed),
@@ -22,12 +23,22 @@ from itertools import product
 from typing import Any, NamedTuple, Protocol
 
 from synthie.config import QualityConfig
-from synthie.records import Triplet
+from synthie.records import Mention, Triplet
 from synthie.surface.english import CHATTER, CHATTER_OPENING, MARKUP, MONTHS, looks_inflected
 from synthie.surface.forms import Forms, Matches, Node, compile_forms, find_forms
-from synthie.surface.names import COMMON, LONGEST_NAME, LONGEST_NOUN, PROPER, NameIndex
+from synthie.surface.names import CLASS, COMMON, LONGEST_NAME, LONGEST_NOUN, PROPER, NameIndex
 from synthie.surface.repeats import near_duplicates
-from synthie.surface.tokens import COMMON_KEYS, NEUTRAL_KEYS, POSSESSIVE, REFERRING_KEYS, Tokens, fold_all, quote
+from synthie.surface.tokens import (
+    COMMON_KEYS,
+    NEUTRAL_KEYS,
+    NUMBER_KEYS,
+    POSSESSIVE,
+    REFERRING_KEYS,
+    REMARK_KEYS,
+    Tokens,
+    fold_all,
+    quote,
+)
 
 __all__ = ["Graph", "QualityGate", "Reason", "Verdict"]
 
@@ -84,23 +95,32 @@ class QualityGate:
         self._node_forms = lru_cache(_CACHED_NODES)(self._compile_node)
         self._relation_keys = lru_cache(_CACHED_NODES)(self._compile_relation)
 
-    def check(self, text: str, triplets: Sequence[Triplet], finish_reason: str | None = None) -> Verdict:
+    def check(
+        self,
+        text: str,
+        triplets: Sequence[Triplet],
+        finish_reason: str | None = None,
+        *,
+        topic: Mention | None = None,
+    ) -> Verdict:
         """Judge one text against the triplets it should state.
 
         Args:
             text: the response.
             triplets: the set; every ``uri`` is a node or relation id of the graph.
             finish_reason: why the model stopped, as the endpoint reported it.
+            topic: for a text that should state no triplet, the entity that it should name.
         """
         tokens = Tokens(text)
-        forms = {
-            uri: self._node_forms(uri) for triplet in triplets for uri in (triplet.subject.uri, triplet.object.uri)
-        }
+        named = [node for triplet in triplets for node in (triplet.subject, triplet.object)]
+        forms = {node.uri: self._node_forms(node.uri) for node in (*named, *([topic] if topic else []))}
         matches = find_forms(tokens, forms)
         reasons = [*self._form_faults(text, tokens, len(triplets), finish_reason)]
         if self._config.check_entities:
             reasons += _missing(triplets, matches.places)
             reasons += _unlinked(tokens, triplets, matches)
+            if topic and not matches.places[topic.uri]:
+                reasons.append(Reason("missing", f"The topic '{topic.surfaceform}' ({topic.uri}) is not named."))
         if self._config.check_extra:
             reasons += self._extra(tokens, forms, matches.covered, triplets)
         starts = {uri: tokens.starts[places[0]] if places else -1 for uri, places in matches.places.items()}
@@ -135,11 +155,12 @@ class QualityGate:
             yield Reason("truncated", "The model stopped at the token limit (finish_reason 'length').")
         elif not _SENTENCE_END.search(text):
             yield Reason("truncated", f"The text ends without a full stop: '…{text.rstrip()[-30:]}'.")
-        words, most = len(tokens.keys), self._config.max_words_per_triplet * size
+        words, most = len(tokens.keys), self._config.max_words_per_triplet * max(1, size)
         if words < self._config.min_words:
             yield Reason("length", f"The text has {words} words; at least {self._config.min_words} are asked for.")
         elif words > most:
-            yield Reason("length", f"The text has {words} words; {size} triplets may have at most {most}.")
+            what = f"{size} triplets" if size else "a text without triplets"
+            yield Reason("length", f"The text has {words} words; {what} may have at most {most}.")
 
     def _extra(
         self,
@@ -148,14 +169,14 @@ class QualityGate:
         covered: bytearray,
         triplets: Sequence[Triplet],
     ) -> list[Reason]:
-        """Names and numbers that no form of the set accounts for."""
+        """Names and numbers that no form of the set accounts for; where there are no triplets, numbers in words too."""
         licensed = set().union(*(form.licensed for form in forms.values()))
         licensed.update(*(self._relation_keys(triplet.predicate.uri) for triplet in triplets))
         numbers, foreign, familiar, nouns = [], [], [], []
         for i, (key, word) in enumerate(zip(tokens.keys, tokens.words, strict=True)):
             if covered[i]:
                 continue
-            if word[0].isdigit():
+            if word[0].isdigit() or (not triplets and key in NUMBER_KEYS):
                 if key not in licensed:
                     numbers.append(i)
             elif key in COMMON_KEYS:
@@ -164,7 +185,7 @@ class QualityGate:
             elif word[0].isupper():
                 if key in licensed:
                     familiar.append(i)
-                elif self._opens_plainly(tokens, i, covered):
+                elif self._opens_plainly(tokens, i, covered) or (not triplets and _opens_remark(tokens, i)):
                     nouns.append(i)
                 elif key not in NEUTRAL_KEYS and not _derived(key, licensed):
                     foreign.append(i)
@@ -179,7 +200,8 @@ class QualityGate:
             known = self.names.find_one(tokens.keys[start:end])
             known = f" ({known})" if known else ""
             reasons.append(Reason("extra_name", f"{tokens.span(start, end)} is {what}{known} that no triplet gives."))
-        for start, end, number in self._graph_names(tokens, familiar, nouns, covered):
+        kinds = (COMMON,) if triplets else (COMMON, CLASS)
+        for start, end, number in self._graph_names(tokens, familiar, nouns, covered, kinds):
             if any(
                 _contains(phrase.keys, tokens.keys[start:end]) for form in forms.values() for phrase in form.phrases
             ):
@@ -208,12 +230,12 @@ class QualityGate:
         )
 
     def _graph_names(
-        self, tokens: Tokens, familiar: list[int], nouns: list[int], covered: bytearray
+        self, tokens: Tokens, familiar: list[int], nouns: list[int], covered: bytearray, kinds: Sequence[int]
     ) -> list[tuple[int, int, int]]:
         """(first token, last + 1, node number) of names of other nodes that no single word gives away.
 
         These are names put together from words of the set ("University of Zurich" where the set has the
-        University of Bern, and Zurich) and common nouns ("physicist").
+        University of Bern, and Zurich) and common nouns of the given kinds ("physicist").
         """
         spans = {
             (start, end)
@@ -229,7 +251,7 @@ class QualityGate:
             for end in range(i + 1, min(len(tokens.keys), i + LONGEST_NOUN) + 1)
             if not any(covered[i:end]) and tokens.joined(i, end)
         }
-        return found + self._longest(tokens, sorted(spans), COMMON)
+        return found + [name for kind in kinds for name in self._longest(tokens, sorted(spans), kind)]
 
     def _longest(self, tokens: Tokens, spans: list[tuple[int, int]], kind: int) -> list[tuple[int, int, int]]:
         if not spans:
@@ -240,6 +262,11 @@ class QualityGate:
             if number >= 0 and (not found or start >= found[-1][1]):
                 found.append((start, end, number))
         return found
+
+
+def _opens_remark(tokens: Tokens, i: int) -> bool:
+    """Whether a word opens a sentence that tells an opinion, a feeling or a question: "Maybe", "Please"."""
+    return tokens.opens_sentence(i) and tokens.keys[i] in REMARK_KEYS
 
 
 def _missing(triplets: Sequence[Triplet], places: dict[str, list[int]]) -> Iterator[Reason]:

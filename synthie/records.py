@@ -33,9 +33,10 @@ SAMPLE_SCHEMA = pa.schema(
         ("id", pa.int64()),  # number of the triplet set
         ("split", pa.string()),
         ("text", pa.string()),
-        ("triplets", pa.list_(_TRIPLET)),  # by first mention in the text
+        ("triplets", pa.list_(_TRIPLET)),  # by first mention in the text; none in a negative
         ("entities", pa.list_(_ENTITY)),  # mention_start_index in characters, -1 where not found
         ("relations", pa.list_(_NAMED)),
+        ("topic", pa.string()),  # of a negative: id of the entity that its text mentions and states nothing about
         ("model", pa.string()),
         ("endpoint", pa.string()),
         ("prompt", pa.string()),  # name/version

@@ -33,7 +33,7 @@ class Examples:
 
     Attributes:
         sources: row i = text of example i, end of sequence included.
-        targets: row i = linearized triplets of example i, end of sequence included.
+        targets: row i = linearized triplets of example i, end of sequence included: of a negative only that.
     """
 
     sources: Ragged

@@ -1,9 +1,9 @@
 """Facts as a prompt writes them, and what their relations tell about the names in them.
 
 A prompt's user message ends with one triplet a line, ``1. subject | relation |
-object``. Only names are given, so the kind of an object (a person, a thing, a
-common noun, a date) follows from the relation's entry in the lexicon, or from
-the shape of the name.
+object``, or, where the text shall state none, with ``Topic: name``. Only names
+are given, so the kind of an object (a person, a thing, a common noun, a date)
+follows from the relation's entry in the lexicon, or from the shape of the name.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from synthie.llm.lexicon import lexicon
 
-__all__ = ["LITERAL_KINDS", "MERE_CLASSES", "Fact", "entity_classes", "object_kind", "parse_triplets"]
+__all__ = ["LITERAL_KINDS", "MERE_CLASSES", "Fact", "entity_classes", "object_kind", "parse_topic", "parse_triplets"]
 
 LITERAL_KINDS = ("date", "quantity", "coordinate")
 MERE_CLASSES = ("human", "person")  # say that something is a person, not which one
 _LINE = re.compile(r"\s*(\d+)[.)]\s+(.*?\S)\s+\|\s+(\S.*?)\s+\|\s+(\S.*?)\s*")
+_TOPIC = re.compile(r"\s*Topic:\s+(\S.*?)\s*")
 
 
 class Fact(NamedTuple):
@@ -45,6 +46,16 @@ def parse_triplets(text: str) -> list[Fact]:
         elif facts:
             break
     return facts[::-1]
+
+
+def parse_topic(text: str) -> str | None:
+    """The name in ``text``'s last line if that is ``Topic: name``.
+
+    >>> parse_topic("Write a text.\\n\\nTopic: Mercury (planet)")
+    'Mercury (planet)'
+    """
+    match = _TOPIC.fullmatch(text.rstrip().rsplit("\n", 1)[-1])
+    return match[1] if match else None
 
 
 def object_kind(fact: Fact) -> str:

@@ -29,9 +29,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from synthie.config import LocalServerConfig
-from synthie.llm.facts import Fact, parse_triplets
+from synthie.llm.facts import Fact, parse_topic, parse_triplets
 from synthie.llm.lexicon import lexicon
-from synthie.llm.unfaithful import corrupt
+from synthie.llm.remarks import remark
+from synthie.llm.unfaithful import corrupt, invent
 from synthie.llm.verbalise import verbalise
 
 __all__ = ["MAX_REQUEST_BYTES", "MODEL", "create_app", "identity"]
@@ -191,11 +192,13 @@ class _Service:
         self._authorise(request)
         chat = _parse(await _body(request))
         _require_model(chat.model)
-        facts = parse_triplets(_last_user_text(chat))
-        if not facts:
+        asked = _last_user_text(chat)
+        wanted = parse_triplets(asked) or parse_topic(asked)
+        if not wanted:
             raise _Refused(
                 400,
-                "The last user message must end with triplets, one a line: '1. subject | relation | object'.",
+                "The last user message must end with triplets, one a line: '1. subject | relation | object'; or, for a "
+                "text without any, with 'Topic: name'.",
                 param="messages",
                 code="invalid_prompt",
             )
@@ -204,7 +207,7 @@ class _Service:
         if self._config.latency_s:
             # Evenly spread over half to one and a half of the mean.
             await asyncio.sleep(self._config.latency_s * (0.5 + self._fraction(b"latency", digest)))
-        choices = [self._choice(chat, facts, digest, index) for index in range(chat.n or 1)]
+        choices = [self._choice(chat, wanted, digest, index) for index in range(chat.n or 1)]
         usage = self._usage(chat, choices)
         head = {
             "id": f"chatcmpl-{digest.hex()}",
@@ -248,14 +251,19 @@ class _Service:
             raise _rate_limited(_RETRY_AFTER_S)
         raise _Refused(500, "The server had an error while processing your request.", kind="server_error")
 
-    def _choice(self, chat: _ChatRequest, facts: list[Fact], digest: bytes, index: int) -> dict[str, Any]:
+    def _choice(self, chat: _ChatRequest, wanted: list[Fact] | str, digest: bytes, index: int) -> dict[str, Any]:
+        """A text on the facts, or one that mentions a topic and states nothing."""
         random = Random(self._hash(b"text", digest, index.to_bytes(4, "big")))
         unfaithful = random.random() < self._config.unfaithful
         truncated = random.random() < self._config.truncated
-        if unfaithful:
-            facts, _ = corrupt(facts, _demonstrated(chat), random)
-            self._counts["unfaithful"] += 1
-        text, reason = verbalise(facts, random), "stop"
+        self._counts["unfaithful"] += unfaithful
+        if isinstance(wanted, str):
+            text = remark(wanted, random)
+            if unfaithful:
+                text = f"{text} {verbalise([invent(wanted, random)], random)}"
+        else:
+            text = verbalise(corrupt(wanted, _demonstrated(chat), random)[0] if unfaithful else wanted, random)
+        reason = "stop"
         limits = [limit for limit in (chat.max_tokens, chat.max_completion_tokens) if limit is not None]
         if truncated:
             limits.append(max(1, int(_tokens(text) * (0.3 + 0.5 * random.random()))))

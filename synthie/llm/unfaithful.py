@@ -13,7 +13,7 @@ from random import Random
 from synthie.llm.facts import LITERAL_KINDS, Fact, entity_classes, object_kind
 from synthie.llm.lexicon import lexicon
 
-__all__ = ["corrupt"]
+__all__ = ["corrupt", "invent"]
 
 
 def corrupt(facts: Sequence[Fact], others: Sequence[Fact], random: Random) -> tuple[list[Fact], str]:
@@ -47,6 +47,13 @@ def corrupt(facts: Sequence[Fact], others: Sequence[Fact], random: Random) -> tu
         index = random.randrange(len(facts))
         facts[index] = facts[index]._replace(object=_other_object(facts[index], facts, others, random))
     return facts, way
+
+
+def invent(topic: str, random: Random) -> Fact:
+    """A fact about the topic of a text that should state none."""
+    return random.choice(
+        [Fact(topic, *fact) for facts in lexicon().inventions.values() for fact in facts if fact[1] != topic]
+    )
 
 
 def _other_number(name: str, random: Random) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "MONTHS",
     "NEUTRAL_NAMES",
     "NUMBER_WORDS",
+    "REMARK_OPENERS",
     "looks_inflected",
 ]
 
@@ -79,6 +80,21 @@ REFERRING_WORDS = _set_of(
     """
     he she it they him her them his hers its their theirs himself herself itself themselves this that these those here
     there both former latter same who which whose where
+    """
+)
+
+# What opens opinions, feelings and questions, and encyclopaedic prose hardly ever.
+REMARK_OPENERS = _set_of(
+    """
+    admittedly agree ah alas anybody apparently aren't ask believe call can't come couldn't curious curiously dear
+    didn't doesn't don't dream enough everybody fair feel forget forgive frankly friends funny give glad gladly guess
+    happily hardly hear hey honestly hope hopefully how's i'd i'll i'm i've imagine isn't it'd it'll it's joy keep let
+    let's listen look love luckily maybe memories mind mixed moods needless nobody's oddly oh okay opinion opinions
+    please poor praise promise question questions remember sad sadly say scarcely seriously shall shame should
+    shouldn't silence silly somebody someday somehow sorry strange strangely suppose sure surely surprisingly taste
+    tastes tell thank thankfully that's there's they'd they'll they're they've think thoughts tomorrow tonight trust
+    truth try unfortunately wasn't we'd we'll we're we've weird well what's who'd who's why's wish wonder won't word
+    words worse would wouldn't wow yesterday you'd you'll you're you've
     """
 )
 

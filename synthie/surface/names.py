@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from synthie.surface.forms import DISAMBIGUATOR
 from synthie.surface.tokens import fold, fold_all
 
-__all__ = ["COMMON", "LONGEST_NAME", "LONGEST_NOUN", "PROPER", "NameIndex"]
+__all__ = ["CLASS", "COMMON", "LONGEST_NAME", "LONGEST_NOUN", "PROPER", "NameIndex"]
 
-PROPER, COMMON = 0, 1
+PROPER, COMMON, CLASS = 0, 1, 2
 LONGEST_NAME = 6  # tokens
 LONGEST_NOUN = 3
 _INDEX_BATCH = 1 << 14
@@ -31,8 +31,8 @@ class NameIndex:
     """Which token sequences are names in the graph.
 
     Holds a 64-bit hash and a node number for each name, so that a million names take about 13 MB each million, and
-    a lookup is a binary search, vectorised over all the candidates of a text. Two kinds are kept apart: proper names
-    (name, label and aliases, capitalised) and common nouns (labels in lower case), the latter without classes,
+    a lookup is a binary search, vectorised over all the candidates of a text. Three kinds are kept apart: proper names
+    (name, label and aliases, capitalised), common nouns (labels in lower case), and those of them that are classes,
     because "city" or "film" say no more than what kind of thing a subject is.
     """
 
@@ -95,8 +95,8 @@ def _index_entries(
     names = {alias for alias in aliases if _NAME_OF_SEVERAL_WORDS.match(alias)}
     if label[:1].islower():
         keys = fold_all(label)
-        if not is_class and 0 < len(keys) <= LONGEST_NOUN:
-            yield COMMON, keys
+        if 0 < len(keys) <= LONGEST_NOUN:
+            yield CLASS if is_class else COMMON, keys
         names |= {text for text in (title,) if _NAME_OF_SEVERAL_WORDS.match(text)}
     else:
         names |= {label, title, DISAMBIGUATOR.sub("", title)}

@@ -11,9 +11,28 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from synthie.surface.english import ABBREVIATIONS, COMMON_WORDS, MONTHS, NEUTRAL_NAMES, NUMBER_WORDS, REFERRING_WORDS
+from synthie.surface.english import (
+    ABBREVIATIONS,
+    COMMON_WORDS,
+    MONTHS,
+    NEUTRAL_NAMES,
+    NUMBER_WORDS,
+    REFERRING_WORDS,
+    REMARK_OPENERS,
+)
 
-__all__ = ["COMMON_KEYS", "NEUTRAL_KEYS", "POSSESSIVE", "REFERRING_KEYS", "Tokens", "fold", "fold_all", "quote"]
+__all__ = [
+    "COMMON_KEYS",
+    "NEUTRAL_KEYS",
+    "NUMBER_KEYS",
+    "POSSESSIVE",
+    "REFERRING_KEYS",
+    "REMARK_KEYS",
+    "Tokens",
+    "fold",
+    "fold_all",
+    "quote",
+]
 
 _CACHED_WORDS = 1 << 17
 _TOKEN = re.compile(
@@ -131,5 +150,7 @@ def quote(text: str, start: int, end: int) -> str:
 
 
 COMMON_KEYS = frozenset(map(fold, COMMON_WORDS | NUMBER_WORDS)) - MONTHS
+NUMBER_KEYS = frozenset(map(fold, NUMBER_WORDS)) - {"one"}  # which is a pronoun too
 REFERRING_KEYS = frozenset(map(fold, REFERRING_WORDS))
+REMARK_KEYS = frozenset(map(fold, REMARK_OPENERS))
 NEUTRAL_KEYS = frozenset(map(fold, NEUTRAL_NAMES))

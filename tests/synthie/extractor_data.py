@@ -19,6 +19,7 @@ PLACES = {
 DATES = {f"date:{day} March 1879": f"{day} March 1879" for day in (1, 14)}
 NODES = PEOPLE | PLACES | DATES
 RELATIONS = {"P19": "place of birth", "P20": "place of death", "P569": "date of birth"}
+_REMARKS = ("Who does not like {}?", "I often think of {}.", "Maybe {} is overrated, maybe not.")
 _PHRASES = {"P19": "{} was born in {}.", "P20": "{} died in {}.", "P569": "{} was born on {}."}
 
 
@@ -35,11 +36,14 @@ def write_graph(folder: Path) -> Path:
     return folder
 
 
-def write_dataset(folder: Path, sizes: dict[str, int]) -> Path:
-    """The dataset stage's folder with that many records in each split."""
+def write_dataset(folder: Path, sizes: dict[str, int], *, negative_every: int | None = None) -> Path:
+    """The dataset stage's folder with that many records in each split, every so many of them without triplets."""
     draw = random.Random(0)
 
     def record(number: int, split: str) -> dict[str, Any]:
+        if negative_every and number % negative_every == 0:
+            text = draw.choice(_REMARKS).format(draw.choice(list((PEOPLE | PLACES).values())).replace("_", " "))
+            return {"id": number, "split": split, "text": text, "triplets": []}
         person = draw.choice(list(PEOPLE))
         facts = [
             (person, relation, draw.choice(list(DATES if relation == "P569" else PLACES)))

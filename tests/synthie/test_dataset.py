@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +18,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kg.sampling.report import GraphColumns, SampledSets, coverage_report
 from kg.stage import run_stage
 from synthie.config import DatasetConfig, GenerationConfig, QualityConfig
 from synthie.dataset import DATASET_SCHEMA, build_dataset
@@ -27,6 +29,13 @@ from synthie.records import SAMPLE_SCHEMA, Triplet
 NAMES = {"Q1": "Ada_Ørsted", "Q2": "Bern", "Q3": "Zoltán_Kiss", "date:1879": "1879"}
 RELATIONS = {"P19": "place of birth", "P26": "spouse", "P569": "date of birth"}
 Key = tuple[str, str, str]
+# Of three triplets, P0 twice and P1, two are in a set.
+COVERAGE = coverage_report(
+    GraphColumns(
+        *np.array([[0, 1, 2], [0, 0, 1], [1, 2, 3]], np.int32), np.ones(4, np.bool_), ["P0", "P1"], ["of", "or | and"]
+    ),
+    SampledSets(np.array([0, 1, 3]), np.array([0, 0, 2])),
+)
 
 
 class Folders:
@@ -41,6 +50,9 @@ class Folders:
     def add(self, split: str, keys: Sequence[Key], reasons: Sequence[str] = (), text: str = "Ada was born.") -> None:
         self._rows.append(_sample(len(self._rows), split, keys, reasons, text))
 
+    def add_negative(self, split: str, topic: str) -> None:
+        self._rows.append(_sample(len(self._rows), split, [], (), f"Who likes {topic}?") | {"topic": topic})
+
     def lose(self, split: str) -> None:
         """A set whose text was never written."""
         self._lost.append(split)
@@ -51,13 +63,17 @@ class Folders:
         _stage("sets", self.sets, {"n_sets": len(self._rows)}, self._write_sets)
         generation = GenerationConfig(model=self._model).fingerprinted()
         settings = {"generation": generation, "quality": QualityConfig().fingerprinted()}
-        _stage("texts", self.texts, settings, self._write_texts, prompt=load_prompt(generation["prompt"]).hash)
+        prompt = load_prompt(generation["prompt"])
+        used = {"prompt": prompt.hash}
+        if any(row["topic"] for row in self._rows):
+            used["negatives"] = prompt.negatives_hash
+        _stage("texts", self.texts, settings, self._write_texts, **used)
         return build_dataset(DatasetConfig(**config), self.graph, self.sets, self.texts, self.dataset).counts
 
     def _write_sets(self, folder: Path) -> None:
         splits = [row["split"] for row in self._rows] + self._lost
         pq.write_table(pa.table({"id": list(range(len(splits))), "split": splits}), folder / "sets.parquet")
-        (folder / "coverage.json").write_text('{"entities": 1}')
+        (folder / "coverage.json").write_text(json.dumps(COVERAGE))
         (folder / "coverage.png").write_bytes(b"\x89PNG")
 
     def _write_texts(self, folder: Path) -> None:
@@ -98,6 +114,7 @@ def _sample(number: int, split: str, keys: Sequence[Key], reasons: Sequence[str]
         ],
         "entities": [node(uri) | {"mention_start_index": place} for place, uri in enumerate(nodes)],
         "relations": [{"surfaceform": RELATIONS[p], "uri": p} for p in dict.fromkeys(p for _, p, _ in keys)],
+        "topic": None,
         "model": "m",
         "endpoint": "built-in",
         "prompt": "few-shot/1",
@@ -203,7 +220,7 @@ def test_the_statistics_count_what_is_in_the_data(folders: Folders) -> None:
     assert statistics["shared"]["test_in_validation"] == {"sets": 0, "triplets": 0.0, "nodes": 0.5}
     assert statistics["quality"]["reasons"] == {"missing": 1, "extra_name": 1}
     assert statistics["quality"]["tokens"] == {"input": 70, "cached": 14, "output": 35, "usd": 1.75}
-    assert statistics["coverage"] == {"entities": 1}
+    assert statistics["coverage"] == COVERAGE
 
 
 def test_the_card_has_valid_metadata_and_tells_how_the_data_were_made(folders: Folders) -> None:
@@ -226,6 +243,8 @@ def test_the_card_has_valid_metadata_and_tells_how_the_data_were_made(folders: F
         "1.75 USD",
         prompt.hash,
         prompt.user.strip().splitlines()[0],
+        "66.67% of the triplets",
+        r"| P1 | or \| and | 1 | 50.00% |",
         "coverage.png",
         "10.18653/v1/2023.emnlp-main.96",
         "seed 7",
@@ -233,6 +252,57 @@ def test_the_card_has_valid_metadata_and_tells_how_the_data_were_made(folders: F
         assert expected in body, expected
     assert not re.search(r"\{\{|\{%|None", body.replace(prompt.user.strip(), ""))
     assert (folders.dataset / "coverage.png").read_bytes() == b"\x89PNG"
+
+
+def test_negatives_are_in_their_splits_marked_by_their_topic(folders: Folders) -> None:
+    folders.add_negative("train", "Q2")
+    folders.add_negative("test", "Q3")
+    counts = folders.build()
+    assert counts["records"] == {"train": 5, "validation": 1, "test": 2}
+    train = pq.read_table(folders.dataset / "data/train-00000-of-00001.parquet")
+    assert train["topic"].to_pylist() == [None, None, None, None, "Q2"]
+    with gzip.open(folders.dataset / "test.jsonl.gz", "rt", encoding="utf-8") as file:
+        *_, negative = map(json.loads, file)
+    assert negative == {"id": 8, "text": "Who likes Q3?", "triplets": [], "entities": [], "relations": []}
+    statistics = json.loads((folders.dataset / "statistics.json").read_text())
+    assert {split: figures["negatives"] for split, figures in statistics["splits"].items()} == {
+        "train": 1,
+        "validation": 0,
+        "test": 1,
+    }
+    assert statistics["splits"]["train"]["records_by_size"] == {"0": 1, "1": 3, "2": 1}
+    card = (folders.dataset / "README.md").read_text(encoding="utf-8")
+    assert "| records without triplets | 1 | 0 | 1 |" in card
+    assert "2 records have no triplets" in card
+    prompt = load_prompt(GenerationConfig().prompt)
+    assert prompt.negatives is not None
+    assert prompt.negatives.user.strip() in card
+
+
+def test_without_negatives_the_card_does_not_speak_of_them(folders: Folders) -> None:
+    folders.build()
+    card = (folders.dataset / "README.md").read_text(encoding="utf-8")
+    assert "records without triplets" not in card
+    assert "Negatives" not in card
+
+
+def test_a_split_of_negatives_alone_is_published(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    folders.add("train", [BORN])
+    folders.add_negative("test", "Q2")
+    assert folders.build()["records"] == {"train": 1, "test": 1}
+    statistics = json.loads((folders.dataset / "statistics.json").read_text())
+    assert statistics["splits"]["test"]["records_per_relation"] == [0, 0, 0, 0, 0]
+    assert statistics["shared"]["test_in_train"] == {"sets": 0, "triplets": 0.0, "nodes": 0.0}
+
+
+def test_samples_from_before_there_were_topics_are_published(folders: Folders) -> None:
+    folders.build()
+    for path in folders.texts.glob("samples/*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns(["topic"]), path)
+    (folders.dataset / "manifest.json").unlink()
+    assert folders.build()["records"] == {"train": 4, "validation": 1, "test": 1}
+    assert "topic" not in pq.read_schema(folders.texts / "samples" / "part-00000.parquet").names
 
 
 def test_the_hub_library_accepts_the_metadata(folders: Folders) -> None:

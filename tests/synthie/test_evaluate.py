@@ -146,6 +146,57 @@ def test_predicting_nothing_at_all_scores_zero(inputs: tuple[Path, Path], tmp_pa
     assert constrained["errors"]["missed"]["count"] == 6
 
 
+@pytest.fixture
+def with_negatives(tmp_path: Path) -> tuple[Path, Path]:
+    """The same test split with four texts that state nothing; for one of them something is predicted."""
+    silent: dict[int, list[Key]] = {number: [] for number in (14, 15, 16, 17)}
+    alarm = {15: [("Q4", "P1", "Q5"), ("Q4", "P1", "Q6")]}
+    dataset = write_dataset(tmp_path / "negative", {"train": TRAIN | {4: []}, "test": TEST | silent})
+    return dataset, write_predictions(tmp_path / "alarmed", CONSTRAINED | silent | alarm, UNCONSTRAINED | silent)
+
+
+def test_what_is_predicted_for_negatives_counts_as_wrong(
+    inputs: tuple[Path, Path], with_negatives: tuple[Path, Path], tmp_path: Path
+) -> None:
+    before = evaluated(inputs, tmp_path / "before")["modes"]
+    after = evaluated(with_negatives, tmp_path / "after")["modes"]
+    micro = {name: after["constrained"]["micro"][name] for name in ("records", "correct", "predicted", "gold")}
+    assert micro == {"records": 8, "correct": 2, "predicted": 7, "gold": 6}
+    assert after["constrained"]["errors"]["invented"]["count"] == 2
+    assert after["constrained"]["exact"]["value"] == 4 / 8  # one as before, and the three that stayed silent
+    for name in ("precision", "recall", "f1"):  # silence about nothing changes no score
+        assert after["unconstrained"]["micro"][name]["value"] == before["unconstrained"]["micro"][name]["value"]
+    assert [row["triplets"] for row in after["constrained"]["by_size"]] == [1, 2]
+    assert after["constrained"]["by_size"] == before["constrained"]["by_size"]
+
+
+def test_the_share_of_negatives_with_a_prediction_is_reported(
+    inputs: tuple[Path, Path], with_negatives: tuple[Path, Path], tmp_path: Path
+) -> None:
+    metrics = evaluated(with_negatives, tmp_path / "report")
+    assert metrics["data"]["negatives"] == 4
+    alarms = metrics["modes"]["constrained"]["false_alarms"]
+    assert alarms["value"] == 0.25
+    assert alarms["low"] < 0.25 < alarms["high"]
+    assert metrics["modes"]["unconstrained"]["false_alarms"]["value"] == 0
+    for name in ("report.md", "report.html"):
+        assert (
+            "of the 4 texts without a triplet something was predicted constrained"
+            in (tmp_path / "report" / name).read_text()
+        )
+    without = evaluated(inputs, tmp_path / "without")
+    assert (without["data"]["negatives"], without["modes"]["constrained"]["false_alarms"]) == (0, None)
+    assert "without a triplet" not in (tmp_path / "without" / "report.md").read_text()
+
+
+def test_negatives_alone_can_be_evaluated(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "dataset", {"train": TRAIN, "test": {10: [], 11: []}})
+    constrained = evaluated((dataset, write_predictions(tmp_path / "silent", {10: [], 11: []})), tmp_path / "report")
+    assert constrained["modes"]["constrained"]["false_alarms"]["value"] == 0
+    assert constrained["modes"]["constrained"]["micro"]["f1"]["value"] == 0
+    assert constrained["modes"]["constrained"]["exact"]["value"] == 1
+
+
 def test_the_manifest_counts_the_key_figures_and_finished_work_is_not_repeated(
     inputs: tuple[Path, Path], tmp_path: Path
 ) -> None:

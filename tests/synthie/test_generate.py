@@ -28,6 +28,7 @@ from synthie.config import GenerationConfig, LocalServerConfig, QualityConfig
 from synthie.errors import AuthenticationError, BudgetError, ConfigError, EndpointError, IncompleteError, InputError
 from synthie.generate import estimate_cost, generate_texts
 from synthie.llm.journal import Journal
+from synthie.llm.prompts import load_prompt
 from synthie.records import SAMPLE_SCHEMA
 
 KEY = "sk-very-secret-0123456789"
@@ -102,6 +103,34 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     run_stage("sets", folder / "sets", config={}, inputs={}, seed=0, work=write)
     return folder
+
+
+TOPICS = {SETS + number: f"Q{100 + number}" for number in range(len(TOWNS))}
+
+
+def write_sets_with_negatives(world: Path, folder: Path, **odd: Any) -> Path:
+    """The sets of ``world``, then a negative about each town, changed as told; returns the folder."""
+    table = pq.read_table(world / "sets" / "sets.parquet")
+    negative = {"triplets": [], "split": "train", "round": 0, "strategy": "negative"}
+    rows = [*table.to_pylist(), *(negative | {"id": number, "topic": topic} | odd for number, topic in TOPICS.items())]
+
+    def write(target: Path) -> dict[str, Any]:
+        schema = table.schema.append(pa.field("topic", pa.string()))
+        pq.write_table(pa.Table.from_pylist(rows, schema), target / "sets.parquet")
+        return {}
+
+    run_stage("sets", folder, config={}, inputs={}, seed=1, work=write)
+    return folder
+
+
+def remark_or_facts(seen: Seen) -> Reply:
+    """What `faithful` answers, or a remark on the topic; Ulm's states a fact, Bern's forgets the name."""
+    _, is_negative, topic = seen.body["messages"][-1]["content"].rpartition("Topic: ")
+    if not is_negative:
+        return faithful(seen)
+    return Reply(
+        {"Ulm": "I heard that Ulm lies near Graz.", "Bern": "I like it there."}.get(topic, f"Who likes {topic}?")
+    )
 
 
 @pytest.fixture
@@ -383,6 +412,82 @@ def test_progress_tells_texts_and_cost(world: Path, tmp_path: Path, server: Scri
     assert (done, total) == (SETS, SETS)
     assert details["usd"] > 0
     assert details["errors"] == 0
+
+
+def test_negatives_become_samples_without_triplets(world: Path, tmp_path: Path, server: ScriptedEndpoint) -> None:
+    server.respond = remark_or_facts
+    sets = write_sets_with_negatives(world, tmp_path / "sets")
+    manifest = generate_texts(
+        settings(server), QualityConfig(), world / "kg", sets, tmp_path / "texts", seed=0, max_usd=1
+    )
+    prompt = load_prompt("few-shot/1")
+    assert manifest.counts["samples"] == SETS + len(TOPICS) - 2
+    assert (manifest.inputs["prompt"], manifest.inputs["negatives"]) == (prompt.hash, prompt.negatives_hash)
+    *ordinary, graz = rows(tmp_path / "texts")[: SETS + 1]
+    assert {(row["topic"], row["prompt_hash"]) for row in ordinary} == {(None, prompt.hash)}
+    assert (graz["id"], graz["text"], graz["topic"]) == (SETS + 2, "Who likes Graz?", "Q102")
+    assert graz["triplets"] == graz["entities"] == graz["relations"] == []
+    assert (graz["prompt_hash"], graz["split"], graz["output_tokens"]) == (
+        prompt.negatives_hash,
+        "train",
+        COMPLETION_TOKENS,
+    )
+    rejected = {
+        row["topic"]: [reason["check"] for reason in row["reasons"]] for row in rows(tmp_path / "texts", "rejected")
+    }
+    assert rejected == {"Q100": ["extra_name"], "Q101": ["missing"]}
+
+
+def test_negatives_ask_nothing_anew_of_the_other_sets(world: Path, tmp_path: Path, server: ScriptedEndpoint) -> None:
+    server.respond = remark_or_facts
+    before = generate(world, tmp_path / "texts", settings(server))
+    assert "negatives" not in before.inputs
+    sets = write_sets_with_negatives(world, tmp_path / "sets")
+    generate_texts(settings(server), QualityConfig(), world / "kg", sets, tmp_path / "texts", seed=0, max_usd=1)
+    assert len(server.seen) == SETS + len(TOPICS)
+    assert all("Topic: " in seen.body["messages"][-1]["content"] for seen in server.seen[SETS:])
+
+
+def test_a_prompt_that_cannot_ask_for_negatives_is_refused_before_any_call(
+    world: Path, tmp_path: Path, server: ScriptedEndpoint
+) -> None:
+    (tmp_path / "mine.yaml").write_text('user: "{{ triplets }}"')
+    config = settings(server, prompt=str(tmp_path / "mine.yaml"))
+    sets = write_sets_with_negatives(world, tmp_path / "sets")
+    with pytest.raises(ConfigError, match="Add 'negatives'"):
+        generate_texts(config, QualityConfig(), world / "kg", sets, tmp_path / "texts", seed=0, max_usd=1)
+    with pytest.raises(ConfigError, match="Add 'negatives'"):
+        estimate_cost(config, world / "kg", sets)
+    assert server.seen == []
+    assert generate(world, tmp_path / "texts", config).counts["samples"] == SETS
+
+
+@pytest.mark.parametrize(
+    "odd", [{"topic": None}, {"triplets": [{"subject": "Q1000", "relation": "P19", "object": "Q100"}]}]
+)
+def test_a_set_with_neither_triplets_nor_topic_or_with_both_is_refused(
+    world: Path, tmp_path: Path, server: ScriptedEndpoint, odd: dict[str, Any]
+) -> None:
+    sets = write_sets_with_negatives(world, tmp_path / "sets", **odd)
+    with pytest.raises(InputError, match=f"Set {SETS} in .* either triplets or a topic"):
+        generate_texts(settings(server), QualityConfig(), world / "kg", sets, tmp_path / "texts", seed=0, max_usd=1)
+
+
+def test_the_estimate_counts_negatives(world: Path, tmp_path: Path) -> None:
+    config = GenerationConfig(base_url="https://api.openai.com/v1", model="gpt-4o-mini")
+    sets = write_sets_with_negatives(world, tmp_path / "sets")
+    without, estimate = (estimate_cost(config, world / "kg", folder) for folder in (world / "sets", sets))
+    assert estimate.rows == SETS + len(TOPICS)
+    assert estimate.output_tokens_low == without.output_tokens_low + 10 * len(TOPICS)
+    assert estimate.input_tokens_low > without.input_tokens_low + 100 * len(TOPICS)
+
+
+def test_the_built_in_server_writes_negatives_and_its_unfaithful_ones_are_caught(world: Path, tmp_path: Path) -> None:
+    sets = write_sets_with_negatives(world, tmp_path / "sets")
+    for rate, accepted in ((0.0, len(TOPICS)), (1.0, 0)):
+        config = GenerationConfig(local=LocalServerConfig(unfaithful=rate))
+        generate_texts(config, QualityConfig(), world / "kg", sets, tmp_path / f"{rate}", seed=0, max_usd=0)
+        assert sum(row["topic"] is not None for row in rows(tmp_path / f"{rate}")) == accepted
 
 
 def test_the_built_in_server_makes_faithful_and_a_few_unfaithful_texts(world: Path, tmp_path: Path) -> None:

@@ -122,6 +122,14 @@ def test_tokens_resolve_to_the_lowest_number_with_that_name(
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_no_triplets_are_the_end_alone_and_come_back_as_none(form: Form) -> None:
+    world, tokens = make_world(form, [[7], [7, 8]], [[9]])
+    written = tokens.write(world.form, *_flat([[], [(0, 0, 1)], []]))
+    assert [written[row].tolist() for row in (0, 2)] == [[END], [END]]
+    assert world.parse([END]) == world.form.read(world.form.write([])) == []
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_cut_sequence_loses_its_last_triplet_only(form: Form) -> None:
     world, tokens = make_world(form, [[7], [7, 8]], [[9]])
     sequence = tokens.write(world.form, *_flat([[(0, 0, 1), (0, 0, 0)]]))[0]

@@ -139,8 +139,30 @@ def test_another_model_is_not_found(client: Any) -> None:
     assert caught.value.code == "model_not_found"
 
 
-def test_a_prompt_without_triplets_is_a_bad_request(client: Any) -> None:
-    with pytest.raises(openai.BadRequestError, match=r"subject \| relation \| object") as caught:
+def test_a_topic_gets_varied_remarks_that_mention_it(client: Any) -> None:
+    texts = {text_of(client, "Write a sentence.\n\nTopic: Mercury (planet)", seed=seed) for seed in range(40)}
+    assert len(texts) > 30
+    assert all("Mercury" in text and text[0].isupper() and text[-1] in ".?!" for text in texts)
+    assert not any("Topic" in text for text in texts)
+
+
+def test_an_unfaithful_remark_states_a_fact() -> None:
+    topic = "Topic: Ulm"
+    with LocalServer(FAITHFUL) as faithful, LocalServer(LocalServerConfig(unfaithful=1)) as unfaithful:
+        remarks, lies = ({text_of(client_of(s), topic, seed=n) for n in range(10)} for s in (faithful, unfaithful))
+        assert unfaithful.stats()["unfaithful"] == 10
+    assert not remarks & lies
+    assert all(lie.startswith(tuple(remarks)) for lie in lies)
+
+
+def test_triplets_go_before_a_topic(client: Any) -> None:
+    text = text_of(client, "Topic: Rome\n1. Ulm | country | Germany")
+    assert "Germany" in text
+    assert "Rome" not in text
+
+
+def test_a_prompt_without_triplets_or_topic_is_a_bad_request(client: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"subject \| relation \| object.*Topic: name") as caught:
         ask(client, "Hello!")
     assert (caught.value.code, caught.value.param) == ("invalid_prompt", "messages")
 

@@ -17,6 +17,7 @@ from synthie.metrics import (
     count_by_record,
     count_by_triplet,
     count_exact,
+    count_false_alarms,
     estimate,
     find_errors,
     frequency_bucket,
@@ -132,6 +133,17 @@ def test_size_buckets_hold_the_records_with_so_many_gold_triplets(corpus: tuple[
 def test_exact_counts_the_records_whose_sets_are_equal(corpus: tuple[Corpus, Corpus]) -> None:
     equal = sum(gold == predicted for gold, predicted in zip(*corpus, strict=True))
     assert count_exact(*triplet_sets(*corpus)).sums().tolist() == [[equal, len(corpus[0]), len(corpus[0])]]
+
+
+@thorough
+@given(corpora)
+def test_false_alarms_are_the_records_without_gold_for_which_something_is_predicted(
+    corpus: tuple[Corpus, Corpus],
+) -> None:
+    alarms = [bool(predicted) for gold, predicted in zip(*corpus, strict=True) if not gold]
+    counts = count_false_alarms(*triplet_sets(*corpus))
+    assert counts.sums().tolist() == ([[sum(alarms), len(alarms), len(alarms)]] if alarms else [])
+    assert counts.pairs[:, 0].tolist() == alarms
 
 
 @thorough

@@ -21,17 +21,22 @@ SMALL = Architecture(vocabulary=300, width=64, heads=2, feed_forward=128, layers
 CONFIG = PredictionConfig(device="cpu", beams=2, max_new_tokens=64)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
+def train(folder: Path, *, negative_every: int | None = None) -> Path:
+    """A folder with graph, data set and an extractor trained on them."""
     graph = write_graph(folder / "kg")
-    dataset = write_dataset(folder / "dataset", {"train": 400, "validation": 20, "test": 30})
+    sizes = {"train": 400, "validation": 20, "test": 30}
+    dataset = write_dataset(folder / "dataset", sizes, negative_every=negative_every)
     preset = PRESETS["demo"].model_copy(update={"architecture": SMALL, "warmup_steps": 10, "learning_rate": 0.03})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "demo", preset)
         config = ExtractorConfig(steps=250, batch_size=16, device="cpu")
         train_extractor(config, graph, dataset, folder / "extractor", seed=0)
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +57,17 @@ def test_a_trained_extractor_finds_what_the_texts_state(extractor: Extractor, re
         keys = {triplet.key for triplet in prediction.triplets}
         found, stated, right = found + len(keys), stated + len(gold), right + len(keys & gold)
     assert 2 * right / (found + stated) > 0.8
+
+
+def test_an_extractor_that_has_seen_negatives_finds_nothing_in_them(tmp_path: Path) -> None:
+    seen = train(tmp_path, negative_every=3)
+    predict_split(CONFIG, seen / "dataset", seen / "extractor", tmp_path / "predictions")
+    gold = pq.read_table(seen / "dataset" / "data" / "test-00000-of-00001.parquet")["triplets"].to_pylist()
+    for mode in ("constrained", "unconstrained"):
+        found = pq.read_table(tmp_path / "predictions" / f"{mode}.parquet")["triplets"].to_pylist()
+        agree = [bool(of_text) == bool(of_gold) for of_text, of_gold in zip(found, gold, strict=True)]
+        assert sum(agree) >= 0.9 * len(gold)
+        assert any(not of_text for of_text in found)
 
 
 def test_constrained_predictions_are_ids_of_the_world_for_any_text(extractor: Extractor) -> None:

@@ -18,7 +18,8 @@ from kg.config import GraphConfig
 from kg.graph import KnowledgeGraph
 from synthie.config import QualityConfig
 from synthie.llm.facts import Fact
-from synthie.llm.unfaithful import corrupt
+from synthie.llm.remarks import remark
+from synthie.llm.unfaithful import corrupt, invent
 from synthie.llm.verbalise import verbalise
 from synthie.quality import QualityGate, Verdict
 from synthie.records import Mention, Triplet
@@ -219,6 +220,53 @@ def test_a_text_that_says_less_or_more_is_rejected_with_the_triplet_or_the_span(
 
 
 @pytest.mark.parametrize(
+    ("text", "topic"),
+    [
+        ("I have always liked Bern.", "Q21"),
+        ("Maybe Bern is overrated. Maybe I am.", "Q21"),  # words that open remarks
+        ("Please, who does not miss Ørsted from time to time, A. K. Ørsted?", "Q11"),  # an alias
+        ("Would you trust Austin?", "Q22"),  # without its disambiguator
+        ("Everybody talks about Austin, Texas.", "Q22"),
+        ("One can get used to Danish manners.", "Q31"),
+        ("No one forgets the 2014–15 Serie A.", "Q54"),  # its own number
+        ("Physicists make me smile, I admit.", "Q41"),
+    ],
+)
+def test_a_text_that_mentions_its_topic_and_nothing_else_is_accepted(
+    gate: QualityGate, graph: KnowledgeGraph, text: str, topic: str
+) -> None:
+    verdict = gate.check(text, [], topic=Mention(graph.node(topic).name, topic))
+    assert verdict.accepted, verdict.reasons
+    assert verdict.mentions[topic] >= 0
+
+
+@pytest.mark.parametrize(
+    ("text", "check", "detail"),
+    [
+        ("I have always liked it there.", "missing", "topic 'Bern' \\(Q21\\) is not named"),
+        ("I prefer Bern to Zurich.", "extra_name", "'Zurich'.*Q24"),
+        ("Bern, said Xaver Zwiebel, is not for everyone.", "extra_name", "'Xaver Zwiebel'"),
+        ("Xaver likes Bern.", "extra_name", "'Xaver'"),
+        ("A physicist would like Bern.", "extra_name", "physicist, Q41"),
+        ("There is a film about Bern, I believe.", "extra_name", "film, Q42"),  # a class, which others may name
+        ("Bern is a capital city, after all.", "extra_name", "capital city, Q43"),
+        ("I have liked Bern since 1990.", "extra_number", "'1990'"),
+        ("I have liked Bern for twenty years.", "extra_number", "'twenty'"),
+        ("I like Bern best in May.", "extra_name", "a date"),
+        ("Sure! I have always liked Bern.", "refusal", ""),
+        ("I have always liked Bern", "truncated", ""),
+        ("I like Bern" + " and I like Bern" * 20 + ".", "length", "a text without triplets may have at most 60"),
+        ("", "empty", ""),
+    ],
+)
+def test_a_text_without_triplets_is_rejected_for_whatever_else_it_states(
+    gate: QualityGate, graph: KnowledgeGraph, text: str, check: str, detail: str
+) -> None:
+    verdict = gate.check(text, [], topic=Mention(graph.node("Q21").name, "Q21"))
+    assert any(re.search(detail, reason.detail) for reason in verdict.reasons if reason.check == check), verdict.reasons
+
+
+@pytest.mark.parametrize(
     ("text", "check"),
     [
         ("", "empty"),
@@ -323,6 +371,17 @@ def test_texts_of_the_built_in_server_pass_and_its_unfaithful_ones_are_caught(tm
         caught += not gate.check(verbalise(changed, draw), triplets).accepted
     assert accepted > 0.98 * len(sets)
     assert caught > 0.95 * len(sets)
+    accepted = caught = 0
+    entities = [node for node in sample if sample.node(node).kind == "entity"]
+    for uri in draw.choices(entities, k=600):
+        topic = Mention(sample.node(uri).name, uri)
+        name = topic.surfaceform.removesuffix(f"_({uri})").replace("_", " ")
+        text = remark(name, draw)
+        accepted += gate.check(text, [], topic=topic).accepted
+        lie = verbalise([invent(name, draw)], draw)
+        caught += not gate.check(f"{text} {lie}", [], topic=topic).accepted
+    assert accepted > 0.98 * 600
+    assert caught > 0.98 * 600
 
 
 def _random_set(graph: KnowledgeGraph, draw: random.Random) -> list[Triplet]:
