@@ -17,6 +17,7 @@ import argparse
 import gzip
 import json
 import multiprocessing
+import os
 import re
 import shutil
 import tempfile
@@ -200,7 +201,8 @@ def peak_memory(function: Callable[..., object], *arguments: Any) -> float:
 
 @contextmanager
 def workers(count: int) -> Iterator[Executor]:
-    """So many processes that are up and have imported what they need."""
+    """So many processes that are up and have imported what they need, with Arrow's memory as in a build's workers."""
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # these import pyarrow before an initializer runs
     with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(time.sleep, [0.5] * count))
         yield pool

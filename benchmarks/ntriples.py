@@ -6,7 +6,7 @@ The bytes have the structure of Wikidata's truthy dump: labels, descriptions and
 claims with items, dates, numbers, positions, identifiers and links as objects, articles in many wikis. All readers
 read the same bytes on one core in one run; the slow ones read the first ``--peer-lines`` lines, which are alike.
 
-`scan` finds the terms of every line; `slice` also selects the English part, numbers its terms and writes the Parquet
+`scan` finds the terms of every line; `slice` also selects the English part, numbers its terms and writes the
 parts that a graph is joined from (`kg.rdf.slices.read_slice`, plain file); `rdflib` is its N-Triples parser with a sink
 that counts; `pyoxigraph` its parser in Rust, drained without looking at the terms.
 """

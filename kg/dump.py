@@ -176,6 +176,10 @@ def check_faults(source: str, limit: int, count: int, faults: Sequence[Fault]) -
 class SliceReader:
     """Reads one slice once; memory is bounded by the longest line.
 
+    Args:
+        part: the slice.
+        margin: so many line feeds stand behind each block, which belong to no line.
+
     Attributes:
         position: stored bytes of the slice consumed so far.
         raw_bytes: text bytes that belong to the slice, whoever hands them out; the sum over a file's slices is the
@@ -191,7 +195,7 @@ class SliceReader:
             not ``b"]"``.
     """
 
-    def __init__(self, part: Slice) -> None:
+    def __init__(self, part: Slice, margin: int = 0) -> None:
         self.part = part
         self.position = 0
         self.raw_bytes = 0
@@ -203,7 +207,7 @@ class SliceReader:
         self._beyond = False  # reading what belongs to the next slice
         self._member = 0
         self._compression: Compression | None = None
-        self._lines = LineCutter(part.start > 0, self._report_long_line)
+        self._lines = LineCutter(part.start > 0, self._report_long_line, b"\n" * margin)
 
     def blocks(self) -> Generator[tuple[int, bytes], None, None]:
         """Yield (offset in the slice's decompressed stream, block): whole lines as they stand, mostly 0.5 to 0.75 MiB.

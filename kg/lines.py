@@ -23,15 +23,17 @@ class LineCutter:
     Args:
         skipping: drop everything up to and including the first line feed.
         report_long_line: called with the offset of every line that is dropped because it is too long.
+        margin: what to append to every block.
 
     Attributes:
         offset: of the byte behind all that has been fed.
     """
 
-    def __init__(self, skipping: bool, report_long_line: Callable[[int], None]) -> None:
+    def __init__(self, skipping: bool, report_long_line: Callable[[int], None], margin: bytes = b"") -> None:
         self.offset = 0
         self._skipping = skipping
         self._report = report_long_line
+        self._margin = margin
         self._after_gap = False
         self._blocks: list[tuple[int, bytes]] = []
         self._ready: list[bytes | memoryview] = []  # whole lines, then, in _rest, the beginning of one
@@ -116,5 +118,6 @@ class LineCutter:
         """Make a block of the whole lines at hand."""
         if self._ready:
             offset = self.offset - self._rest_size - self._ready_size
+            self._ready.append(self._margin)
             self._blocks.append((offset, b"".join(self._ready)))
             self._ready, self._ready_size = [], 0

@@ -17,9 +17,9 @@ import re
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["coordinate_text", "date_text", "globe_id", "plain_text", "quantity_text", "unit_id"]
+__all__ = ["MONTHS", "coordinate_text", "date_text", "globe_id", "plain_text", "quantity_text", "unit_id"]
 
-_MONTHS = (
+MONTHS = (
     "January February March April May June July August September October November December".split()  # noqa: SIM905
 )
 _TIME = re.compile(r"([+-])(\d{1,16})-(\d\d)-(\d\d)T\d\d:\d\d:\d\dZ", re.ASCII)
@@ -54,9 +54,9 @@ def date_text(value: Any) -> str:
         raise ValueError("not a date of the calendar")  # the year before 1 is 1 BC
     era = " BC" if match[1] == "-" else ""
     if precision >= _DAY and month and day:
-        return f"{day} {_MONTHS[month - 1]} {year}{era}"
+        return f"{day} {MONTHS[month - 1]} {year}{era}"
     if precision >= _MONTH and month:
-        return f"{_MONTHS[month - 1]} {year}{era}"
+        return f"{MONTHS[month - 1]} {year}{era}"
     if precision >= _YEAR:
         return f"{year}{era}"
     return _period(year, precision) + era

@@ -56,7 +56,7 @@ def in_processes(workers: int | None = None) -> Mapper:
             return
         # Spawned, not forked: the parent may have threads (Arrow, Prefect), which forking does not survive.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare_worker) as pool:
             waiting = iter(tasks)
             running: set[Future[R]] = set()
             try:
@@ -80,8 +80,13 @@ def in_processes(workers: int | None = None) -> Mapper:
     return mapper
 
 
-def _end_with_parent() -> None:
-    """End this process when its parent is killed; else it would wait for tasks for ever, or write to finished work."""
+def _prepare_worker() -> None:
+    """Let Arrow take memory from the system's allocator, and end with the parent.
+
+    Arrow's own allocator keeps what it has freed, 25 MB in a worker that reads a dump; it is chosen when pyarrow is
+    imported. A worker whose parent is killed would wait for tasks for ever, or write to finished work.
+    """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     parent = multiprocessing.parent_process()
     assert parent is not None
 

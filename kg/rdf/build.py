@@ -41,7 +41,7 @@ __all__ = ["build_rdf", "plan_tasks"]
 log = logging.getLogger(__name__)
 
 _CONVERTED = Path(SOURCE_FOLDER, "source.nt")
-_PARTS_FORM = 1  # to be raised when other code would write other parts for the same options
+_PARTS_FORM = 2  # to be raised when other code would write other parts for the same options
 _HEAD_LINES = 1000  # that tell whether a source is about Wikidata's entities
 _ABOUT_ITEM = re.compile(rb"<%b|\S+\s+<http://schema\.org/about>\s+<%b" % ((re.escape(WIKIDATA_ENTITY.encode()),) * 2))
 _MENDS = {

@@ -1,15 +1,17 @@
 """The compiled kernels of `kg.rdf.ntriples`: the scan of a block, and tables of byte strings.
 
-In and out: numpy arrays, written in place. Data end in a line feed, at which every
-reader of a term stops, so none reads beyond them. The functions carry no type
-hints, because numba infers the types from what they are called with; they run
-without the interpreter's lock.
+In and out: numpy arrays, written in place. Inside, text is an address, not an array:
+an array that is handed around has its references counted, a third of the time. Data
+end in a line feed, at which every reader of a term stops, so none reads beyond
+them. The functions carry no type hints, because numba infers the types from what
+they are called with; they run without the interpreter's lock.
 """
 
 # mypy: disallow-untyped-defs=False
 
 from __future__ import annotations
 
+import mmap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,10 +32,12 @@ __all__ = [
     "copy_spans",
     "find_many",
     "intern_many",
+    "match_namespaces",
     "match_prefix",
     "new_table",
     "refill",
     "scan_rows",
+    "write_joined",
 ]
 
 # What an object is. BLANK: subject or object is a blank node. IRREGULAR: a line for `regular_line`.
@@ -41,7 +45,7 @@ IRI, PLAIN, LANGUAGE, TYPED, BLANK, IRREGULAR = range(6)
 ESCAPED = 8  # added to the kind of a literal with a backslash
 
 _compiled = njit(cache=True, nogil=True)
-# Inlined before numba counts references to the arrays: calls in the inner loop took a third of the time.
+# What takes a table is inlined before numba counts references to its arrays.
 _inlined = njit(cache=True, nogil=True, inline="always")
 
 _QUOTE, _HASH, _DOT, _LESS, _GREATER, _AT, _BACKSLASH, _CARET, _UNDERSCORE, _COLON = (ord(c) for c in '"#.<>@\\^_:')
@@ -62,116 +66,172 @@ _IN_BLANK[128:] = True
 _HIGH_DIGIT = np.zeros(256, np.bool_)  # after "\ud": a surrogate
 _HIGH_DIGIT[[ord(c) for c in "89abcdefABCDEF"]] = True
 
-_MULTIPLIER, _SHIFT, _EIGHT = np.uint64(0x9E3779B97F4A7C15), np.uint64(29), np.uint64(8)
-_LOW, _HIGH = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)  # lowest and highest bit of each byte
+_MULTIPLIER, _SHIFT, _EIGHT, _TAG = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 29, 8, 33))
+_NUMBER_BITS, _NUMBER = 32, (1 << 32) - 1
+_PAGED_BYTES = 1 << 20
+_LANES = 32  # bytes looked at together
 
 
 class Table(NamedTuple):
     """A hash table from byte strings to numbers in order of appearance, as the kernels see it."""
 
-    slots: NDArray[np.int32]  # power of two; -1 where free
-    hashes: NDArray[np.uint64]
+    slots: NDArray[np.int64]  # power of two; 31 bits of the hash above the number + 1; 0 where free
     offsets: NDArray[np.int64]  # of the strings in ``pool``
     pool: NDArray[np.uint8]
     used: NDArray[np.int64]  # [1]: how many there are
 
 
 def new_table(capacity: int, pool_bytes: int) -> Table:
-    slots = 1 << (2 * capacity - 1).bit_length()
+    slots = 1 << (capacity + capacity // 2).bit_length()
     return Table(
-        np.full(slots, -1, np.int32),
-        np.empty(capacity, np.uint64),
-        np.zeros(capacity + 1, np.int64),
-        np.empty(pool_bytes, np.uint8),
+        _room(slots, np.int64),
+        _room(capacity + 1, np.int64),
+        _room(pool_bytes, np.uint8),
         np.zeros(1, np.int64),
     )
 
 
-@intrinsic
-def _word(context: Any, data: Any, place: Any) -> Any:
-    """The eight bytes from ``place`` on as one uint64; they must lie within ``data``.
+def _room(length: int, dtype: type) -> NDArray[Any]:
+    """An array of zeros; one of some MB has pages of its own, which go back to the system with it."""
+    size = length * np.dtype(dtype).itemsize
+    return np.zeros(length, dtype) if size < _PAGED_BYTES else np.frombuffer(mmap.mmap(-1, size), dtype)
 
-    numba has no load across the borders of its types, and byte by byte, hashing takes four times as long.
-    """
+
+def _load(builder: Any, kind: ir.Type, text: Any, place: Any) -> Any:
+    return builder.load(builder.inttoptr(builder.add(text, place), kind.as_pointer()), align=1)
+
+
+@intrinsic
+def _byte(context: Any, text: Any, place: Any) -> Any:
+    """The byte at ``place``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        address = builder.gep(array.data, [arguments[1]])
-        return builder.load(builder.bitcast(address, ir.IntType(64).as_pointer()), align=1)
+        return _load(builder, ir.IntType(8), *arguments)
 
-    return types.uint64(data, types.int64), generate
+    return types.uint8(types.int64, types.int64), generate
+
+
+@intrinsic
+def _word(context: Any, text: Any, place: Any) -> Any:
+    """The eight bytes from ``place`` on as one uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _load(builder, ir.IntType(64), *arguments)
+
+    return types.uint64(types.int64, types.int64), generate
+
+
+def _finder(stops: bytes, below: int = 0) -> Any:
+    """A function for kernels: how many of the 32 bytes from ``place`` on come before the first that is one of ``stops``
+    or less than ``below``; one vector instruction for each."""
+
+    @intrinsic
+    def find(context: Any, text: Any, place: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            vector = ir.VectorType(ir.IntType(8), _LANES)
+            lanes = _load(builder, vector, *arguments)
+            found = builder.icmp_unsigned("<", lanes, ir.Constant(vector, [below] * _LANES))
+            for stop in stops:
+                equal = builder.icmp_unsigned("==", lanes, ir.Constant(vector, [stop] * _LANES))
+                found = builder.or_(found, equal)
+            bits = builder.zext(builder.bitcast(found, ir.IntType(_LANES)), ir.IntType(64))
+            bits = builder.or_(bits, ir.Constant(ir.IntType(64), 1 << _LANES))
+            return builder.cttz(bits, ir.Constant(ir.IntType(1), 0))
+
+        return types.int64(types.int64, types.int64), generate
+
+    return find
+
+
+_to_iri_end = _finder(b'"<>\\', _SPACE + 1)
+_to_string_end = _finder(b'"\\\n\r')
+_to_colon = _finder(b":")
 
 
 @_compiled
-def _hash(data, start, end):
+def _address(array):
+    return np.int64(array.ctypes.data)
+
+
+@_compiled
+def _hash(text, start, end):
     """A 64-bit hash of the bytes."""
     length = end - start
     value = np.uint64(length) * _MULTIPLIER
     place = start
     while place + 8 <= end:
-        value = (value ^ _word(data, place)) * _MULTIPLIER
+        value = (value ^ _word(text, place)) * _MULTIPLIER
         value ^= value >> _SHIFT
         place += 8
     if length >= 8:
-        value = (value ^ _word(data, end - 8)) * _MULTIPLIER  # overlaps what has been hashed
+        value = (value ^ _word(text, end - 8)) * _MULTIPLIER  # overlaps what has been hashed
     else:
         word = np.uint64(0)
         while place < end:
-            word = (word << _EIGHT) | np.uint64(data[place])
+            word = (word << _EIGHT) | np.uint64(_byte(text, place))
             place += 1
         value = (value ^ word) * _MULTIPLIER
     return value ^ (value >> _SHIFT)
 
 
 @_compiled
-def _same(one, start, other, begin, length):
+def _same(one, other, length):
     """Whether ``length`` bytes are the same; the last ones, in which strings differ most often, are compared first."""
     k = length
     while k >= 8:
         k -= 8
-        if _word(one, start + k) != _word(other, begin + k):
+        if _word(one, k) != _word(other, k):
             return False
     while k > 0:
         k -= 1
-        if one[start + k] != other[begin + k]:
+        if _byte(one, k) != _byte(other, k):
             return False
     return True
 
 
 @_inlined
-def _slot(table, data, start, end, value):
+def _slot(table, text, start, end, tag):
     """The slot where the string is or would be."""
-    length = end - start
-    mask = np.int64(len(table.slots) - 1)
-    slot = np.int64(value & np.uint64(mask))
-    while True:
-        number = table.slots[slot]
-        if number < 0:
-            return slot
-        if table.hashes[number] == value:
-            begin = table.offsets[number]
-            if table.offsets[number + 1] - begin == length and _same(data, start, table.pool, begin, length):
-                return slot
+    mask = len(table.slots) - 1
+    slot = tag & mask
+    while table.slots[slot] != 0:
+        if table.slots[slot] >> _NUMBER_BITS == tag and _is(
+            table, (table.slots[slot] & _NUMBER) - 1, text + start, end - start
+        ):
+            break
         slot = (slot + 1) & mask
+    return slot
 
 
 @_inlined
-def _intern(table, data, start, end):
+def _is(table, number, text, length):
+    """Whether the string with this number is this one."""
+    begin = table.offsets[number]
+    return table.offsets[number + 1] - begin == length and _same(text, _address(table.pool) + begin, length)
+
+
+@_inlined
+def _find(table, text, start, end):
+    """The number of the string, or -1."""
+    tag = np.int64(_hash(text, start, end) >> _TAG)
+    return np.int32((table.slots[_slot(table, text, start, end, tag)] & _NUMBER) - 1)
+
+
+@_inlined
+def _intern(table, text, start, end):
     """The number of the string, which is appended if new; -1 if there is no room for it."""
-    value = _hash(data, start, end)
-    slot = _slot(table, data, start, end, value)
-    number = table.slots[slot]
-    if number >= 0:
-        return number
+    tag = np.int64(_hash(text, start, end) >> _TAG)
+    slot = _slot(table, text, start, end, tag)
+    if table.slots[slot] != 0:
+        return np.int32((table.slots[slot] & _NUMBER) - 1)
     count = table.used[0]
     begin = table.offsets[count]
-    if count >= len(table.hashes) or begin + end - start > len(table.pool):
+    if count + 1 >= len(table.offsets) or begin + end - start > len(table.pool):
         return np.int32(-1)
     for k in range(end - start):
-        table.pool[begin + k] = data[start + k]
+        table.pool[begin + k] = _byte(text, start + k)
     table.offsets[count + 1] = begin + end - start
-    table.hashes[count] = value
-    table.slots[slot] = count
+    table.slots[slot] = tag << _NUMBER_BITS | (count + 1)
     table.used[0] = count + 1
     return np.int32(count)
 
@@ -179,14 +239,13 @@ def _intern(table, data, start, end):
 @_compiled
 def intern_many(table, data, starts, ends, numbers, done):
     """Intern spans from number ``done`` on; how many have been, all unless the table is full."""
+    text = _address(data)
     for row in range(done, len(starts)):
         start, end = np.int64(starts[row]), np.int64(ends[row])
-        if row > done:
-            before, length = np.int64(starts[row - 1]), end - start
-            if np.int64(ends[row - 1]) - before == length and _same(data, before, data, start, length):
-                numbers[row] = numbers[row - 1]  # statements of one subject stand together
-                continue
-        numbers[row] = _intern(table, data, start, end)
+        if row > done and start == starts[row - 1] and end == ends[row - 1]:
+            numbers[row] = numbers[row - 1]  # statements of one subject stand together
+            continue
+        numbers[row] = _intern(table, text, start, end)
         if numbers[row] < 0:
             return row
     return len(starts)
@@ -194,19 +253,21 @@ def intern_many(table, data, starts, ends, numbers, done):
 
 @_compiled
 def find_many(table, data, starts, ends, numbers):
+    text = _address(data)
     for row in range(len(starts)):
-        start, end = np.int64(starts[row]), np.int64(ends[row])
-        numbers[row] = table.slots[_slot(table, data, start, end, _hash(data, start, end))]
+        numbers[row] = _find(table, text, np.int64(starts[row]), np.int64(ends[row]))
 
 
 @_compiled
-def refill(table):
-    mask = np.int64(len(table.slots) - 1)
-    for number in range(table.used[0]):
-        slot = np.int64(table.hashes[number] & np.uint64(mask))
-        while table.slots[slot] >= 0:
-            slot = (slot + 1) & mask
-        table.slots[slot] = number
+def refill(table, slots):
+    """Fill the empty slots of a table with those of a smaller one that had the same strings."""
+    mask = len(table.slots) - 1
+    for place in range(len(slots)):
+        if slots[place] != 0:
+            slot = (slots[place] >> _NUMBER_BITS) & mask
+            while table.slots[slot] != 0:
+                slot = (slot + 1) & mask
+            table.slots[slot] = slots[place]
 
 
 @_compiled
@@ -219,11 +280,48 @@ def copy_spans(data, starts, offsets, pool):
 
 @_compiled
 def match_prefix(data, starts, ends, prefix):
+    text, beginning = _address(data), _address(prefix)
     found = np.zeros(len(starts), np.bool_)
     for row in range(len(starts)):
         if ends[row] - starts[row] >= len(prefix):
-            found[row] = _same(data, np.int64(starts[row]), prefix, 0, len(prefix))
+            found[row] = _same(text + starts[row], beginning, len(prefix))
     return found
+
+
+@_compiled
+def match_namespaces(data, starts, ends, namespaces, bounds, bare, found):
+    """The first namespace that each IRI begins with, -1 for none; ``bounds`` are theirs in the bytes ``namespaces``.
+
+    Nor is it one if nothing follows or, where local names stand ``bare``, a colon or bracket does.
+    """
+    text, beginning = _address(data), _address(namespaces)
+    for row in range(len(starts)):
+        start, end = np.int64(starts[row]), np.int64(ends[row])
+        found[row] = -1
+        for k in range(len(bounds) - 1):
+            length = bounds[k + 1] - bounds[k]
+            if end - start >= length and _same(text + start, beginning + bounds[k], length):
+                place = start + length
+                while bare[k] and place < end and _byte(text, place) != _COLON and _byte(text, place) != _LESS:
+                    place += 1
+                if end - start > length and (not bare[k] or place == end):
+                    found[row] = k
+                break
+
+
+@_compiled
+def write_joined(data, starts, ends, heads, bounds, which, offsets, pool):
+    """Write each span behind one of the ``heads``, and a byte of ">" behind it where there is room for that."""
+    for row in range(len(starts)):
+        place, end = offsets[row], offsets[row + 1]
+        for k in range(bounds[which[row]], bounds[which[row] + 1]):
+            pool[place] = heads[k]
+            place += 1
+        for k in range(np.int64(starts[row]), np.int64(ends[row])):
+            pool[place] = data[k]
+            place += 1
+        if place < end:
+            pool[place] = _GREATER
 
 
 # The readers of one term take the offset of its first byte and return that of the first byte behind it, or -1 for
@@ -231,123 +329,112 @@ def match_prefix(data, starts, ends, prefix):
 
 
 @_compiled
-def _after_gap(data, place):
-    while data[place] == _SPACE or data[place] == _TAB:
+def _after_gap(text, place):
+    while _byte(text, place) == _SPACE or _byte(text, place) == _TAB:
         place += 1
     return place
 
 
 @_compiled
-def _below(word, limit):
-    """Whether a byte of the word is below ``limit`` (at most 128), as a word that is not 0.
-
-    After Bit Twiddling Hacks, https://graphics.stanford.edu/~seander/bithacks.html#HasLessInWord
-    """
-    return (word - _LOW * np.uint64(limit)) & ~word & _HIGH
-
-
-@_inlined
-def _after_iri(data, place):
-    first = place = place + 1
-    while place + 8 <= len(data):
-        word = _word(data, place)
-        brackets = (word | (_LOW << np.uint64(1))) ^ (_LOW * np.uint64(_GREATER))  # which differ in one bit
-        odd = _below(brackets, 1) | _below(word ^ (_LOW * np.uint64(_QUOTE)), 1)
-        if odd | _below(word ^ (_LOW * np.uint64(_BACKSLASH)), 1) | _below(word, _SPACE + 1):
+def _after_iri(text, place, limit):
+    first = colon = place = place + 1
+    if place + _LANES <= limit:
+        colon += _to_colon(text, place)
+    while place + _LANES <= limit:
+        step = _to_iri_end(text, place)
+        place += step
+        if step < _LANES:
             break
-        place += 8
-    while not _END_IRI[data[place]]:
+    while not _END_IRI[_byte(text, place)]:
         place += 1
-    colon = first
-    while data[colon] != _COLON and colon < place:
+    while colon < place and _byte(text, colon) != _COLON:
         colon += 1
-    return place + 1 if data[place] == _GREATER and first < colon < place else -1
+    return place + 1 if _byte(text, place) == _GREATER and first < colon < place else -1
 
 
 @_compiled
-def _after_blank(data, place):
-    if data[place + 1] != _COLON:
+def _after_blank(text, place):
+    if _byte(text, place + 1) != _COLON:
         return -1
     place += 2
-    if data[place] == _DOT or data[place] == _HYPHEN or not _IN_BLANK[data[place]]:
+    if _byte(text, place) == _DOT or _byte(text, place) == _HYPHEN or not _IN_BLANK[_byte(text, place)]:
         return -1
-    while _IN_BLANK[data[place]]:
+    while _IN_BLANK[_byte(text, place)]:
         place += 1
-    return -1 if data[place - 1] == _DOT else place
+    return -1 if _byte(text, place - 1) == _DOT else place
 
 
-@_inlined
-def _after_string(data, place):
+@_compiled
+def _after_string(text, place, limit):
     """The offset behind the closing quote, and whether there was an escape."""
     place += 1
     escaped = False
     while True:
-        while place + 8 <= len(data):
-            word = _word(data, place)
-            odd = _below(word ^ (_LOW * np.uint64(_QUOTE)), 1) | _below(word ^ (_LOW * np.uint64(_BACKSLASH)), 1)
-            if odd | _below(word, _SPACE):
+        while place + _LANES <= limit:
+            step = _to_string_end(text, place)
+            place += step
+            if step < _LANES:
                 break
-            place += 8
-        while not _END_STRING[data[place]]:
+        while not _END_STRING[_byte(text, place)]:
             place += 1
-        if data[place] == _QUOTE:
+        if _byte(text, place) == _QUOTE:
             return place + 1, escaped
-        if data[place] != _BACKSLASH or data[place + 1] < _SPACE or _is_odd_escape(data, place + 1):
+        if _byte(text, place) != _BACKSLASH or _byte(text, place + 1) < _SPACE or _is_odd_escape(text, place + 1):
             return -1, escaped
         escaped = True
         place += 2
 
 
 @_compiled
-def _is_odd_escape(data, place):
+def _is_odd_escape(text, place):
     r"""Whether an escape by number may stand for what is no character: half of one, or a number above U+10FFFF."""
-    if data[place] == _LONG:
+    if _byte(text, place) == _LONG:
         for k in range(1, 3):
-            if data[place + k] != _ZERO:
+            if _byte(text, place + k) != _ZERO:
                 return True
-        if data[place + 3] == _ONE:
-            return data[place + 4] != _ZERO
-        if data[place + 3] != _ZERO or data[place + 4] != _ZERO:
-            return data[place + 3] != _ZERO
+        if _byte(text, place + 3) == _ONE:
+            return _byte(text, place + 4) != _ZERO
+        if _byte(text, place + 3) != _ZERO or _byte(text, place + 4) != _ZERO:
+            return _byte(text, place + 3) != _ZERO
         place += 4
-    elif data[place] != _SHORT:
+    elif _byte(text, place) != _SHORT:
         return False
-    return (data[place + 1] == 68 or data[place + 1] == 100) and _HIGH_DIGIT[data[place + 2]]
+    return (_byte(text, place + 1) == 68 or _byte(text, place + 1) == 100) and _HIGH_DIGIT[_byte(text, place + 2)]
 
 
 @_compiled
-def _after_language(data, place):
+def _after_language(text, place):
     place += 1
-    if not _LETTER[data[place]]:
+    if not _LETTER[_byte(text, place)]:
         return -1
-    while _LETTER[data[place]]:
+    while _LETTER[_byte(text, place)]:
         place += 1
-    while data[place] == _HYPHEN:
+    while _byte(text, place) == _HYPHEN:
         place += 1
-        if not _ALPHANUMERIC[data[place]]:
+        if not _ALPHANUMERIC[_byte(text, place)]:
             return -1
-        while _ALPHANUMERIC[data[place]]:
+        while _ALPHANUMERIC[_byte(text, place)]:
             place += 1
     return place
 
 
 @_compiled
-def _line_end(data, place):
-    while data[place] != _NEWLINE:
+def _line_end(text, place):
+    while _byte(text, place) != _NEWLINE:
         place += 1
     return place
 
 
 @_compiled
-def _after_statement(data, place):
+def _after_statement(text, place):
     """The offset of the line feed if nothing but a full stop and blanks is left, else -1."""
-    place = _after_gap(data, place)
-    if data[place] != _DOT:
+    place = _after_gap(text, place)
+    if _byte(text, place) != _DOT:
         return -1
-    place = _after_gap(data, place + 1)
-    if data[place] == _RETURN:
+    place = _after_gap(text, place + 1)
+    if _byte(text, place) == _RETURN:
         place += 1
-    return place if data[place] == _NEWLINE else -1
+    return place if _byte(text, place) == _NEWLINE else -1
 
 
 @_compiled
@@ -355,73 +442,90 @@ def scan_rows(
     data, place, predicates, qualifiers, kinds, predicate, qualifier, subject, subject_end, target, target_end, tail
 ):
     """Fill the columns; (rows found, offset of the next line, 0 or which table is full)."""
+    text, limit = _address(data), len(data)
     row = 0
-    while place < len(data) and row < len(kinds):
+    # What repeats is compared instead of read: the last subject, the last qualifier, and the predicate that came last
+    # time after the predicate before.
+    last = last_end = place
+    following = np.zeros(len(predicates.offsets), np.int32)
+    before = known = np.int32(0)
+    while place < limit and row < len(kinds):
         start = place
-        if data[place] == _NEWLINE:
+        first = _byte(text, place)
+        if first == _NEWLINE:
             place += 1
             continue
-        if data[place] == _HASH:
-            place = _line_end(data, place) + 1
+        if first == _HASH:
+            place = _line_end(text, place) + 1
             continue
-        blank = data[place] == _UNDERSCORE
+        blank = first == _UNDERSCORE
         after = -1
-        if data[place] == _LESS:
-            after = _after_iri(data, place)
+        if first == _LESS:
+            after = place + 2 + last_end - last
+            if last == last_end or after > limit or not _same(text + place, text + last - 1, last_end - last + 2):
+                after = _after_iri(text, place, limit)
+                last, last_end = place + 1, max(after - 1, place + 1)
+            subject[row], subject_end[row] = last, last_end
         elif blank:
-            after = _after_blank(data, place)
+            after = _after_blank(text, place)
+            subject[row], subject_end[row] = place + 1, after - 1
         name = name_end = 0
         if after >= 0:
-            subject[row], subject_end[row] = place + 1, after - 1
-            name = _after_gap(data, after)
-            name_end = _after_iri(data, name) if name > after and data[name] == _LESS else -1
+            name = _after_gap(text, after)
+            name_end = _after_iri(text, name, limit) if name > after and _byte(text, name) == _LESS else -1
             after = name_end
         mark = mark_end = 0
         kind = IRI
         if after >= 0:
-            place = _after_gap(data, after)
-            first = data[place]
+            place = _after_gap(text, after)
+            first = _byte(text, place)
             if place == after:
                 after = -1
             elif first == _LESS:
-                after = _after_iri(data, place)
+                after = _after_iri(text, place, limit)
                 target[row], target_end[row] = place + 1, after - 1
             elif first == _UNDERSCORE:
-                after = _after_blank(data, place)
+                after = _after_blank(text, place)
                 blank = True
             elif first == _QUOTE:
-                after, escaped = _after_string(data, place)
+                after, escaped = _after_string(text, place, limit)
                 kind = PLAIN
                 target[row], target_end[row] = place + 1, after - 1
-                if after >= 0 and data[after] == _AT:
+                if after >= 0 and _byte(text, after) == _AT:
                     kind, mark = LANGUAGE, after
-                    after = mark_end = _after_language(data, mark)
-                elif after >= 0 and data[after] == _CARET:
+                    after = mark_end = _after_language(text, mark)
+                elif after >= 0 and _byte(text, after) == _CARET:
                     kind, mark = TYPED, after
-                    regular = data[after + 1] == _CARET and data[after + 2] == _LESS
-                    after = mark_end = _after_iri(data, mark + 2) if regular else -1
+                    regular = _byte(text, after + 1) == _CARET and _byte(text, after + 2) == _LESS
+                    after = mark_end = _after_iri(text, mark + 2, limit) if regular else -1
                 if escaped:
                     kind |= ESCAPED
             else:
                 after = -1
             tail[row] = after
         if after >= 0:
-            after = _after_statement(data, after)
+            after = _after_statement(text, after)
         if after < 0:
-            place = _line_end(data, start)
+            place = _line_end(text, start)
             kinds[row], predicate[row], qualifier[row] = IRREGULAR, -1, -1
             subject[row], subject_end[row] = start, place
             target[row] = target_end[row] = tail[row] = place
         else:
             place = after
-            predicate[row] = _intern(predicates, data, name + 1, name_end - 1)
-            if predicate[row] < 0:
-                return row, start, 1
+            number = following[before]
+            if not _is(predicates, number, text + name + 1, name_end - name - 2):
+                number = _intern(predicates, text, name + 1, name_end - 1)
+                if number < 0:
+                    return row, start, 1
+                following[before] = number
+            predicate[row] = before = number
             qualifier[row] = -1
             if mark:
-                qualifier[row] = _intern(qualifiers, data, mark, mark_end)
-                if qualifier[row] < 0:
-                    return row, start, 2
+                if not _is(qualifiers, known, text + mark, mark_end - mark):
+                    known = _intern(qualifiers, text, mark, mark_end)
+                    if known < 0:
+                        return row, start, 2
+                qualifier[row] = known
             kinds[row] = BLANK if blank else kind
         row += 1
         place += 1

@@ -23,7 +23,7 @@ from rdflib.compat import decodeUnicodeEscape
 from rdflib.exceptions import ParserError
 from rdflib.plugins.parsers.ntriples import W3CNTriplesParser, r_literal, r_nodeid, unquote
 
-from kg.rdf.arrays import spans, strings_of
+from kg.arrays import spans, strings_of
 from kg.rdf.kernels import (
     BLANK,
     ESCAPED,
@@ -63,6 +63,7 @@ __all__ = [
 
 _ROWS = 1 << 15  # rows found at a time; their columns stay in the processor's cache
 _GROWTH = 2
+_STRING_BYTES = 32  # of a table, beside the string
 _PIECE_BYTES = 1 << 28
 _NOT_IN_IRIS = re.compile(r'[\x00-\x20<>"\\]')
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"})
@@ -77,9 +78,10 @@ class Rows(NamedTuple):
     """Lines of a block as columns; a row is a line that is neither blank nor a comment.
 
     ``data`` is the block, uint8. Spans are int32[rows] offsets into it: the subject's and an IRI object's text without
-    brackets, a literal's without quotes; ``tail`` is the end of a literal with its language or datatype. Of an
-    IRREGULAR row, "subject" spans the whole line, without its line feed. ``kind`` is uint8; ``predicate`` and
-    ``qualifier`` (language or datatype, -1 for none) are int32 numbers in the scanner's tables.
+    brackets, a literal's without quotes; ``tail`` is the end of a literal with its language or datatype. An IRI that is
+    the subject of rows one after another is one span in all of them. Of an IRREGULAR row, "subject" spans the whole
+    line, without its line feed. ``kind`` is uint8; ``predicate`` and ``qualifier`` (language or datatype, -1 for none)
+    are int32 numbers in the scanner's tables.
     """
 
     data: NDArray[np.uint8]
@@ -96,7 +98,7 @@ class Rows(NamedTuple):
 class Terms:
     """Byte strings numbered 0, 1, … in order of appearance; grows as needed.
 
-    Memory: the strings and about 28 bytes each.
+    Memory: the strings and about 32 bytes each, and up to twice as much until the next growth.
     """
 
     def __init__(self, capacity: int = 1024, pool_bytes: int = 1 << 16) -> None:
@@ -106,9 +108,14 @@ class Terms:
         return int(self._table.used[0])
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of memory held."""
-        return sum(array.nbytes for array in self._table)
+    def used_bytes(self) -> int:
+        """Bytes of memory that the strings take, growth aside."""
+        return int(self._table.offsets[len(self)]) + _STRING_BYTES * len(self)
+
+    def clear(self) -> None:
+        """Forget the strings and keep the memory for others."""
+        self._table.slots[:] = 0
+        self._table.used[0] = 0
 
     def intern(self, data: NDArray[np.uint8], starts: NDArray[Any], ends: NDArray[Any]) -> NDArray[np.int32]:
         """int32[k]: the number of each of the spans; new ones are appended."""
@@ -141,14 +148,14 @@ class Terms:
         """Make room for at least one more string of ``length`` bytes."""
         old, count = self._table, len(self)
         used = int(old.offsets[count])
-        capacity = len(old.hashes) * (_GROWTH if count >= len(old.hashes) else 1)
+        capacity = len(old.offsets) - 1
+        capacity *= _GROWTH if count >= capacity else 1
         pool = len(old.pool) * _GROWTH if used + length > len(old.pool) else len(old.pool)
         self._table = table = new_table(capacity, max(pool, used + length))
-        table.hashes[:count] = old.hashes[:count]
         table.offsets[: count + 1] = old.offsets[: count + 1]
         table.pool[:used] = old.pool[:used]
         table.used[0] = count
-        refill(table)
+        refill(table, old.slots)
 
 
 class Scanner:

@@ -1,7 +1,7 @@
 """From a slice of N-Triples to the parts that a graph is joined from.
 
 `read_slice` scans the slice (`kg.rdf.ntriples`), keeps the statements that the
-options may want, and writes them as Parquet tables in units, each with numbers
+options may want, and writes them as Arrow tables in units, each with numbers
 for ids, literals and texts of its own, so that memory is bounded by the unit.
 Every statement is either a row of a unit or counted under the reason why not.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,12 +20,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from kg.arrays import mask, numbers, spans, strings
 from kg.config import GraphConfig
 from kg.dump import Slice, SliceReader
 from kg.errors import InputError
-from kg.rdf.arrays import mask, numbers, spans, strings
 from kg.rdf.config import WIKIDATA_ENTITY
 from kg.rdf.ntriples import (
     BLANK,
@@ -40,7 +41,7 @@ from kg.rdf.ntriples import (
     unescaped,
     utf8_stretches,
 )
-from kg.rdf.terms import Prefixes, article_hosts, article_title, literal, literal_datatype, readable_texts
+from kg.rdf.terms import LiteralForm, Prefixes, article_hosts, article_titles, literal_datatype, readable_texts
 from kg.rdf.units import (
     ALIAS,
     ARTICLES,
@@ -59,7 +60,7 @@ from kg.rdf.units import (
     SliceReport,
     quarantine_path,
     read_report,
-    unit_path,
+    write_unit,
 )
 from kg.stage import write_atomic
 
@@ -69,8 +70,8 @@ _NO_TEXT = -1  # rank of what is no text
 # What a predicate's statements are used as; the numbers up to IRREGULAR are kinds.
 _AS_TEXT, _AS_ARTICLE, _AS_LINK, _AS_UNSELECTED, _AS_NOTHING = range(IRREGULAR + 1, IRREGULAR + 6)
 _UNKNOWN_VALUE = b"http://www.wikidata.org/.well-known/genid/"
-_UNIT_BYTES = 16 << 20
-_TERMS = 1 << 16  # room that most units need
+_UNIT_BYTES = 10 << 20
+_TERMS = 150_000  # most ids that a unit has if they are as long as Wikidata's
 _QUARANTINED_CHARACTERS = 100_000
 _HOPELESS_LINES = 100  # if not one of so many lines is a statement, the rest of the slice is not worth reading
 _PLAIN_DATATYPES = ("^^<http://www.w3.org/2001/XMLSchema#string>",)
@@ -97,7 +98,8 @@ def read_slice(task: SliceTask) -> SliceReport:
         InputError: the file cannot be read, is no N-Triples or has too many lines that are no statement.
         OSError: the folder cannot be written.
     """
-    return read_report(task.folder, task.part.number) or _SliceIngest(task).run()
+    with _system_memory():
+        return read_report(task.folder, task.part.number) or _SliceIngest(task).run()
 
 
 class _Numbered:
@@ -129,7 +131,13 @@ class _Unit:
     """The rows gathered for one unit."""
 
     def __init__(self) -> None:
-        self.ids, self.literals, self.texts = Terms(_TERMS, _TERMS * 32), Terms(), Terms()
+        self.ids, self.literals, self.texts = Terms(_TERMS, _TERMS * 48), Terms(), Terms()
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin the next unit."""
+        for terms in (self.ids, self.literals, self.texts):
+            terms.clear()
         self.links: list[tuple[np.ndarray, ...]] = []
         self.values: list[tuple[np.ndarray, ...]] = []
         self.text_rows: list[tuple[np.ndarray, ...]] = []
@@ -138,7 +146,7 @@ class _Unit:
 
     @property
     def full(self) -> bool:
-        terms = self.ids.nbytes + self.literals.nbytes + self.texts.nbytes
+        terms = self.ids.used_bytes + self.literals.used_bytes + self.texts.used_bytes
         return self.bytes + terms > _UNIT_BYTES
 
 
@@ -149,21 +157,22 @@ class _SliceIngest:
         self._task = task
         self._report = SliceReport(task.part.number)
         self._dropped: Counter[str] = Counter()
-        self._languages = [*task.config.languages, ""]
         self._any = task.config.entities == "any"
-        self._kept = frozenset(task.config.literals)
         self._hosts = article_hosts(task.config.site)
-        self._roles = Roles(task.config.rdf, task.relations, task.wikidata)
         self._prefixes = Prefixes(task.config.rdf)
         self._scanner = Scanner()
+        # Neither function holds this object: in a cycle, its tables would wait for the garbage collector.
+        roles = Roles(task.config.rdf, task.relations, task.wikidata)
         self._predicates = _Numbered(
             self._scanner.predicates,
             (0, 0, _AS_NOTHING),
-            lambda iri: (role := self._roles.role(iri), self._roles.order(iri), _use(role)),
+            lambda iri: (role := roles.role(iri), roles.order(iri), _use(role)),
         )
-        plain = len(self._languages) - 1
-        none = (plain, int("string" in self._kept), int("string" in self._kept))
-        self._qualifiers = _Numbered(self._scanner.qualifiers, none, self._described)
+        languages, kept = [*task.config.languages, ""], frozenset(task.config.literals)
+        none = (len(languages) - 1, int("string" in kept), int("string" in kept))
+        self._qualifiers = _Numbered(
+            self._scanner.qualifiers, none, lambda qualifier: _described(qualifier, languages, kept)
+        )
         self._unit = _Unit()
         self._quarantine: list[dict[str, Any]] = []
 
@@ -185,18 +194,6 @@ class _SliceIngest:
         self._note_size(quarantine)
         write_atomic(task.folder / f"{task.part.number:06}.json", msgspec.json.encode(report))
         return report
-
-    def _described(self, qualifier: str) -> tuple[int, int, int]:
-        """Of a language or datatype: rank as a text's, whether its values are kept, whether it may be kept at all."""
-        datatype = literal_datatype(qualifier)
-        kept = int(datatype in self._kept)
-        if not qualifier.startswith("@"):
-            rank = len(self._languages) - 1 if qualifier in _PLAIN_DATATYPES else _NO_TEXT
-            return rank, kept, kept
-        language = qualifier[1:].lower()
-        if language in self._languages:
-            return self._languages.index(language), kept, kept
-        return OTHER_LANGUAGES + _language_number(language), 0, kept
 
     def _take_block(self, block: bytes, offset: int) -> None:
         for start, end, valid in utf8_stretches(block):
@@ -350,7 +347,7 @@ class _SliceIngest:
 
     def _flush(self) -> None:
         """Write the unit and begin the next one."""
-        unit, self._unit = self._unit, _Unit()
+        unit = self._unit
         literals, readable = _literals(unit.literals)
         subject, predicate, number = _stacked(unit.values, 3)
         keep = readable[number]
@@ -362,11 +359,12 @@ class _SliceIngest:
         self._write("ids", [self._prefixes.node_ids(unit.ids.strings())])
         self._write("predicates", [self._scanner.predicates.strings()])
         self._report.units += 1
+        unit.clear()
 
     def _text_columns(self, unit: _Unit) -> list[Any]:
         subject, role, rank, order, text, copies = _stacked(unit.text_rows, 6)
         texts = readable_texts(unit.texts.strings()).take(numbers(text))
-        titles = strings([article_title(path) for _, paths in unit.titles for path in paths.to_pylist()])
+        titles = article_titles(pa.concat_arrays([strings([]), *(paths for _, paths in unit.titles)]))
         count = len(titles)
         about = np.concatenate([np.empty(0, np.int32), *(subjects for subjects, _ in unit.titles)])
         nothing = np.zeros(count, np.int32)
@@ -386,17 +384,22 @@ class _SliceIngest:
             (numbers(column) if isinstance(column, np.ndarray) else column).cast(field.type)
             for column, field in zip(columns, schema, strict=True)
         ]
-        path = unit_path(self._task.folder, (self._report.number, self._report.units), name)
-        # Read once and whole, so statistics and most dictionaries are in vain.
-        repeating = [column for column in schema.names if column in ("kind", "datatype")]
-        table = pa.table(arrays, schema=schema)
-        pq.write_table(
-            table, path, compression="zstd", compression_level=1, write_statistics=False, use_dictionary=repeating
-        )
-        self._note_size(path)
+        unit = self._report.number, self._report.units
+        self._note_size(write_unit(self._task.folder, unit, name, pa.table(arrays, schema=schema)))
 
     def _note_size(self, path: Path) -> None:
         self._report.sizes[path.name] = path.stat().st_size
+
+
+@contextmanager
+def _system_memory() -> Iterator[None]:
+    """Have Arrow take memory from the C library: of what Arrow's own allocator is given back, 25 MB stay resident."""
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
 
 
 def too_many_bad_lines(file: str, limit: int, last: dict[str, Any]) -> InputError:
@@ -426,6 +429,18 @@ def _use(role: int) -> int:
     return _AS_UNSELECTED if role else _AS_NOTHING
 
 
+def _described(qualifier: str, languages: list[str], kept: frozenset[str]) -> tuple[int, int, int]:
+    """Of a language or datatype: rank as a text's, whether its values are kept, whether it may be kept at all."""
+    datatype = literal_datatype(qualifier)
+    known = int(datatype in kept)
+    if not qualifier.startswith("@"):
+        return len(languages) - 1 if qualifier in _PLAIN_DATATYPES else _NO_TEXT, known, known
+    language = qualifier[1:].lower()
+    if language in languages:
+        return languages.index(language), known, known
+    return OTHER_LANGUAGES + _language_number(language), 0, known
+
+
 @lru_cache(maxsize=1 << 12)
 def _language_number(language: str) -> int:
     """A number that sorts languages by the first five letters of their tags."""
@@ -442,16 +457,29 @@ def _stacked(rows: list[tuple[np.ndarray, ...]], columns: int) -> list[np.ndarra
 
 def _literals(terms: Terms) -> tuple[list[pa.Array], np.ndarray]:
     """The columns of the literals' table, and bool[literals]: whether the text is one of its datatype."""
-    columns: list[list[str]] = [[] for _ in SCHEMAS["literals"]]  # no rows, which the garbage collector would search
-    readable = np.ones(len(terms), dtype=bool)
+    names: list[str] = []  # columns, no rows, which the garbage collector would search
+    values: list[str] = []
+    which = np.empty(len(terms), np.int32)
+    forms: dict[str, tuple[int, LiteralForm]] = {}
     for number, written in enumerate(terms.strings().to_pylist()):
         end = written.rindex('"')
-        qualifier = written[end + 1 :]
+        text, qualifier = written[:end], written[end + 1 :]
+        if qualifier not in forms:
+            forms[qualifier] = len(forms), LiteralForm(qualifier)
+        which[number], form = forms[qualifier]
+        if "\\" in text:
+            text = unescaped(text)
         try:
-            row: tuple[str, ...] = (*literal(unescaped(written[:end]), qualifier), literal_datatype(qualifier) or "")
+            names.append(form.name(text))
+            values.append(form.value(text))
         except ValueError:
-            row = ("",) * len(columns)
-            readable[number] = False
-        for column, value in zip(columns, row, strict=True):
-            column.append(value)
-    return [strings(column) for column in columns], readable
+            names.append("")
+            values.append("")
+    name = strings(names)
+    _, starts, ends = spans(name)
+    kind, datatype = (
+        strings([getattr(form, attribute) for _, form in forms.values()]).take(numbers(which))
+        for attribute in ("kind", "datatype")
+    )
+    identifier = pc.binary_join_element_wise(kind, name, strings([":"])[0])
+    return [identifier, name, kind, strings(values), datatype], ends > starts

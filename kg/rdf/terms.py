@@ -1,17 +1,16 @@
 """RDF's terms as the graph writes them: IRIs as short ids, literals as named values.
 
 `Prefixes` shortens IRIs so that no two get one id and every id leads back to its
-IRI: what would be ambiguous stays whole, in angle brackets if need be. `literal`
-gives typed literals the normal forms of `kg.literals`.
+IRI: what would be ambiguous stays whole, in angle brackets if need be.
+`LiteralForm` gives typed literals the normal forms of `kg.literals`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import lru_cache
-from typing import NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -19,17 +18,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kg.arrays import flags, spans, strings, strings_of
 from kg.literals import coordinate_text, date_text, plain_text, quantity_text
-from kg.rdf.arrays import flags, mask, scalar, spans, strings
 from kg.rdf.config import _LITERAL_KINDS, WIKIDATA_DIRECT, WIKIDATA_ENTITY, RdfConfig
-from kg.rdf.ntriples import unescaped
+from kg.rdf.kernels import match_namespaces, write_joined
+from kg.rdf.ntriples import gather, unescaped
 
 __all__ = [
-    "Literal",
+    "LiteralForm",
     "Prefixes",
     "article_hosts",
     "article_title",
-    "literal",
+    "article_titles",
     "literal_datatype",
     "local_name",
     "readable_texts",
@@ -58,21 +58,12 @@ _KINDS = {"time": "date", "quantity": "quantity", "globe-coordinate": "coordinat
 _YEAR, _MONTH, _DAY = 9, 10, 11  # Wikibase's precisions
 _DATE = re.compile(r"([+-]?)(\d{4,16})(?:-(\d\d)(?:-(\d\d))?)?(T[\d:.]+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
-_PLAIN_NUMBER = re.compile(r"\+?(-?[1-9]\d*(?:\.\d+)?)", re.ASCII)
+_PLAIN_NUMBER = re.compile(r"(?:\+(?!-))?(-?[1-9]\d*(?:\.\d+)?)", re.ASCII)
 _POINT = re.compile(r"(?:<[^<>]*/Q2>\s*)?Point\s*\(\s*(\S+)\s+(\S+)\s*\)", re.IGNORECASE)
 _PROJECT = re.compile(r"(.+?)(wiki|wiktionary|wikivoyage|wikiquote|wikisource|wikinews|wikibooks|wikiversity)")
 _HOSTS = {"commonswiki": "commons.wikimedia.org", "specieswiki": "species.wikimedia.org"}
 # White space that `plain_text` would change: all but single spaces inside.
 _ODD_SPACE = r"[\x00-\x1f\x7f]|  |^ | $|[\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
-
-
-class Literal(NamedTuple):
-    """A literal as a node: its id, name, kind, and value (compact JSON of the lexical form)."""
-
-    id: str
-    name: str
-    kind: str
-    value: str
 
 
 class Prefixes:
@@ -141,38 +132,35 @@ class _Shortener:
                 by_prefix[prefix] = namespace
         self._namespaces = by_prefix
         # An IRI is shortened by the longest of all namespaces, or not at all.
-        self._all = sorted(config.prefixes, key=lambda namespace: (-len(namespace), namespace))
-        self._prefix_of = {namespace: prefix for prefix, namespace in by_prefix.items()}
+        ordered = sorted(config.prefixes, key=lambda namespace: (-len(namespace), namespace))
+        prefix_of = {namespace: prefix for prefix, namespace in by_prefix.items()}
+        prefixes = [prefix_of.get(namespace) for namespace in ordered]
+        self._matched = _pooled(ordered)
+        self._lengths = np.array([*map(len, map(str.encode, ordered)), 0, 0], np.int32)
+        self._bare = np.array([prefix == "" for prefix in prefixes], np.bool_)
+        self._known = np.array([prefix is not None for prefix in prefixes], np.bool_)
+        # What stands before the ids of each namespace, before whole IRIs, and before those in brackets.
+        self._heads = _pooled([*(prefix or "" for prefix in prefixes), "", "<"])
         heads = [re.escape(prefix[:-1]) for prefix in by_prefix if prefix]
         self._taken = f"^(?:{'|'.join([*heads, *_LITERAL_KINDS])}):"
 
     def shorten(self, iris: pa.Array) -> pa.Array:
-        ids = iris
-        waiting, whole = np.ones((2, len(iris)), dtype=bool)
-        for namespace in self._all:
-            found = waiting & flags(pc.starts_with(iris, namespace))
-            if not found.any():
-                continue
-            waiting &= ~found
-            prefix = self._prefix_of.get(namespace)
-            if prefix is None:
-                continue
-            rest = pc.utf8_slice_codeunits(iris.filter(mask(found)), len(namespace))
-            _, starts, ends = spans(rest)
-            plain = ends > starts
-            if not prefix:  # a local name with a colon or bracket would read like an IRI
-                for odd in ":<":
-                    plain &= ~flags(pc.match_substring(rest, odd))
-            found[found] = plain
-            whole &= ~found
-            ids = pc.replace_with_mask(ids, mask(found), _joined(prefix, rest.filter(mask(plain))))
-            if not waiting.any():
-                break
+        data, starts, ends = spans(iris)
+        which = np.empty(len(starts), np.int32)
+        match_namespaces(data, starts, ends, *self._matched, self._bare, which)
+        whole = (which < 0) | ~self._known[which]
+        bracketed = len(self._known) + 1
+        which[whole] = bracketed - 1
         # A whole IRI that reads like a short one goes into brackets.
-        rest = iris.filter(mask(whole))
-        ambiguous = pc.match_substring_regex(rest, self._taken)
-        whole[whole] = flags(ambiguous)
-        return pc.replace_with_mask(ids, mask(whole), _joined("<", rest.filter(ambiguous), ">")) if whole.any() else ids
+        ambiguous = pc.match_substring_regex(gather(data, starts[whole], ends[whole]), self._taken)
+        which[np.flatnonzero(whole)[flags(ambiguous)]] = bracketed
+        starts = starts + self._lengths[which]
+        heads, bounds = self._heads
+        offsets = np.zeros(len(starts) + 1, np.int64)
+        np.cumsum(np.diff(bounds)[which] + (ends - starts) + (which == bracketed), out=offsets[1:])
+        pool = np.empty(int(offsets[-1]), np.uint8)
+        write_joined(data, starts, ends, heads, bounds, which, offsets, pool)
+        return strings_of(offsets, pool)
 
     def expand(self, identifier: str) -> str:
         if identifier.startswith("<"):
@@ -194,42 +182,44 @@ def literal_datatype(qualifier: str) -> str | None:
     return "monolingualtext" if qualifier.startswith("@") else _DATATYPES.get(qualifier[3:-1])
 
 
-def literal(text: str, qualifier: str) -> Literal:
-    """Name a literal; a value without precision is as exact as its datatype.
+class LiteralForm:
+    """What the values with one language or datatype ("@en", "^^<iri>" or "" for neither) have in common.
 
-    Raises:
-        ValueError: the text is none of the datatype's.
+    Attributes:
+        kind: of the nodes.
+        datatype: see `literal_datatype`; "" if unknown.
 
-    >>> literal("1879-03-14T00:00:00Z", "^^<http://www.w3.org/2001/XMLSchema#dateTime>").name
-    '14 March 1879'
-    >>> literal("Point(13.38333 52.51667)", "^^<http://www.opengis.net/ont/geosparql#wktLiteral>").id
-    'coordinate:52°31′0″N 13°23′0″E'
+    >>> date = LiteralForm("^^<http://www.w3.org/2001/XMLSchema#dateTime>")
+    >>> date.kind, date.name("1879-03-14T00:00:00Z")
+    ('date', '14 March 1879')
+    >>> LiteralForm("^^<http://www.opengis.net/ont/geosparql#wktLiteral>").name("Point(13.38333 52.51667)")
+    '52°31′0″N 13°23′0″E'
     """
-    datatype = literal_datatype(qualifier) or ""
-    if datatype == "time":
-        name = _date_name(text.strip())
-    elif datatype == "quantity":
-        name = _number_name(text.strip())
-    elif datatype == "globe-coordinate":
-        name = _point_name(text.strip())
-    else:
-        name = plain_text(text)
-    raw = {"value": text}
-    if qualifier.startswith("@"):
-        raw["language"] = qualifier[1:].lower()
-    elif qualifier:
-        raw["datatype"] = qualifier[3:-1]
-    kind = _KINDS.get(datatype, "string")
-    return Literal(f"{kind}:{name}", name, kind, msgspec.json.encode(raw).decode())
+
+    def __init__(self, qualifier: str) -> None:
+        self.datatype = literal_datatype(qualifier) or ""
+        self.kind = _KINDS.get(self.datatype, "string")
+        self._name = _NAMES.get(self.datatype, plain_text)
+        rest = {"language": qualifier[1:].lower()} if qualifier.startswith("@") else {"datatype": qualifier[3:-1]}
+        self._rest = "," + msgspec.json.encode(rest).decode()[1:] if qualifier else "}"
+
+    def name(self, text: str) -> str:
+        """The name of a literal; a value without precision is as exact as its datatype.
+
+        Raises:
+            ValueError: the text is none of the datatype's.
+        """
+        return self._name(text)
+
+    def value(self, text: str) -> str:
+        """Compact JSON of the lexical form."""
+        return f'{{"value":{_encode(text).decode()}{self._rest}'
 
 
 def readable_texts(raw: pa.Array) -> pa.Array:
     """Texts without escapes and odd white space; "" for what holds nothing else."""
     odd = pc.or_(pc.match_substring(raw, "\\"), pc.match_substring_regex(raw, _ODD_SPACE))
-    if not pc.any(odd).as_py():
-        return raw
-    mended = [_spaced(unescaped(text)) for text in raw.filter(odd).to_pylist()]
-    return pc.replace_with_mask(raw, odd, strings(mended))
+    return _mended(raw, odd, raw, lambda text: _spaced(unescaped(text)))
 
 
 def local_name(identifier: str) -> str:
@@ -265,8 +255,22 @@ def article_title(path: str) -> str:
     return _spaced(unquote(path).replace("_", " "))
 
 
+def article_titles(paths: pa.Array) -> pa.Array:
+    """The titles of articles as `article_title` gives them."""
+    titles = pc.replace_substring(paths, "_", " ")
+    odd = pc.or_(pc.match_substring(paths, "%"), pc.match_substring_regex(titles, _ODD_SPACE))
+    return _mended(titles, odd, paths, article_title)
+
+
+def _mended(texts: pa.Array, odd: pa.Array, raw: pa.Array, mend: Callable[[str], str]) -> pa.Array:
+    """The texts, the odd ones made anew."""
+    if not pc.any(odd).as_py():
+        return texts
+    return pc.replace_with_mask(texts, odd, strings([mend(text) for text in raw.filter(odd).to_pylist()]))
+
+
 def _date_name(text: str) -> str:
-    match = _DATE.fullmatch(text)
+    match = _DATE.fullmatch(text.strip())
     if match is None or (match[5] and not match[4]):
         raise ValueError("not a date")
     sign, year, month, day = match[1] or "+", match[2], match[3] or "00", match[4] or "00"
@@ -280,25 +284,22 @@ def _date_name(text: str) -> str:
 
 
 def _number_name(text: str) -> str:
-    if _NUMBER.fullmatch(text) is None or len(text) > 100:
+    text = text.strip()
+    if len(text) > 100:
         raise ValueError("not a decimal number")
     if plain := _PLAIN_NUMBER.fullmatch(text):
         return plain[1]  # nearly all; five times as fast
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError("not a decimal number")
     return quantity_text({"amount": format(Decimal(text), "f")})
 
 
 def _point_name(text: str) -> str:
-    match = _POINT.fullmatch(text)
+    match = _POINT.fullmatch(text.strip())
     if match is None:
         raise ValueError("not a point on the globe")
     longitude, latitude = float(match[1]), float(match[2])
     return coordinate_text({"latitude": latitude, "longitude": longitude, "precision": None})
-
-
-def _joined(before: str, array: pa.Array, behind: str = "") -> pa.Array:
-    if not before and not behind:
-        return array
-    return pc.binary_join_element_wise(scalar(before), array, scalar(behind), scalar(""))
 
 
 def _spaced(text: str) -> str:
@@ -306,3 +307,13 @@ def _spaced(text: str) -> str:
         return plain_text(text)
     except ValueError:
         return ""
+
+
+def _pooled(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The bytes of texts, and int64[texts + 1]: their bounds."""
+    encoded = [text.encode() for text in texts]
+    return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([0, *map(len, encoded)])
+
+
+_NAMES = {"time": _date_name, "quantity": _number_name, "globe-coordinate": _point_name}  # all others: plain_text
+_encode = msgspec.json.Encoder().encode

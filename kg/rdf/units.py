@@ -1,6 +1,6 @@
 """What readers of slices and the join of their units agree on.
 
-A unit is a stretch of a slice, written as Parquet tables with numbers of its own
+A unit is a stretch of a slice, written as Arrow tables with numbers of its own
 for ids, literals and texts. Rows are in the order of the file:
 
     ids            id: IRIs in short form, by their number in the unit
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from kg.dump import Fault
 from kg.rdf.config import WIKIDATA_DIRECT, RdfConfig
@@ -47,6 +46,7 @@ __all__ = [
     "read_report",
     "read_unit",
     "unit_path",
+    "write_unit",
 ]
 
 # What a predicate means; several bits may be set.
@@ -117,7 +117,23 @@ def read_report(folder: Path, number: int) -> SliceReport | None:
 
 def read_unit(folder: Path, unit: tuple[int, int], name: str, columns: list[str] | None = None) -> pa.Table:
     """One table of a unit, which is (number of the slice, number in the slice)."""
-    return pq.read_table(unit_path(folder, unit, name), columns=columns).combine_chunks()
+    with pa.memory_map(str(unit_path(folder, unit, name))) as file:
+        names = SCHEMAS[name].names
+        chosen = None if columns is None else [names.index(column) for column in columns]
+        table = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=chosen)).read_all()
+    return table.combine_chunks()
+
+
+def write_unit(folder: Path, unit: tuple[int, int], name: str, table: pa.Table) -> Path:
+    """Write one table of a unit and return its path.
+
+    Parquet files would be a quarter smaller, but take half as long again to write and a worker 18 MB more.
+    """
+    path = unit_path(folder, unit, name)
+    options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1), use_threads=False)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return path
 
 
 def quarantine_path(folder: Path, number: int) -> Path:
@@ -127,7 +143,7 @@ def quarantine_path(folder: Path, number: int) -> Path:
 
 def unit_path(folder: Path, unit: tuple[int, int], name: str) -> Path:
     """Where one table of a unit is."""
-    return folder / f"{unit[0]:06}-{unit[1]:03}-{name}.parquet"
+    return folder / f"{unit[0]:06}-{unit[1]:03}-{name}.arrow"
 
 
 class Roles:

@@ -21,19 +21,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kg.arrays import mask, numbers, strings
 from kg.config import GraphConfig
 from kg.dump import Fault, Slice, SliceReader
 from kg.errors import ConfigError, InputError
 from kg.stage import write_atomic
 from kg.wikidata.reader import Entity, Ignored, Property, Redirect, WikidataReader
 from kg.wikidata.wikibase import BadLineError, item_number
+
+if TYPE_CHECKING:
+    from kg.wikidata.scan import Scanner
 
 __all__ = [
     "PARTS",
@@ -49,6 +53,7 @@ __all__ = [
 
 _SEGMENT_BYTES = 2 << 30  # decompressed; about what a slice of the official dump has
 _WAITING_ROWS = 10_000  # more are out of the processor's cache before they are written
+_SCANNED_BYTES = 4 << 20  # stored; of less, the reader alone is done before the compiled scan is loaded
 _HOPELESS_LINES = 100  # if not one of so many lines is a document, the rest of the slice is not worth reading
 _QUARANTINED_CHARACTERS = 100_000
 
@@ -252,6 +257,15 @@ def _synced_size(path: Path) -> int:
         return os.fstat(file.fileno()).st_size
 
 
+def _scanner(task: SliceTask, listed: bytes | None) -> Scanner | None:
+    """What reads most of the slice's lines, if it can and pays."""
+    if task.part.end - task.part.start < _SCANNED_BYTES:
+        return None
+    from kg.wikidata.scan import Scanner  # compiled when first used
+
+    return Scanner(task.config, task.relations or None, listed) if Scanner.suits(task.config) else None
+
+
 class _Parts:
     """The Parquet files of one segment; each call adds a row group."""
 
@@ -298,6 +312,13 @@ class _Parts:
             )
         self.add_rows("subclasses", [(entity.number, above) for entity in entities for above in entity.superclasses])
 
+    def add_scanned(self, scanner: Scanner) -> None:
+        """Write what the scanner has found."""
+        for kind, arrays in scanner.take(self._entities).items():
+            schema = self._writers[kind].schema
+            self._writers[kind].write_batch(pa.record_batch(arrays, schema=schema))
+            self._entities += len(arrays[0]) * (kind == "entities")
+
     def _write(self, kind: str, columns: Sequence[Any]) -> None:
         """Write columns; those beyond the schema's are left out."""
         if columns:
@@ -312,9 +333,13 @@ def _array(column: Any, kind: pa.DataType) -> pa.Array:
         return pa.array([[dict(zip(names, each, strict=True)) for each in qualifiers] for qualifiers in column], kind)
     if pa.types.is_list(kind):
         offsets = np.cumsum([0, *map(len, column)], dtype=np.int32)
-        values = pa.array(list(chain.from_iterable(column)), kind.value_type)
-        return pa.ListArray.from_arrays(pa.array(offsets), values, type=kind)
-    return pa.array(column, kind)
+        values = _array(list(chain.from_iterable(column)), kind.value_type)
+        return pa.Array.from_buffers(kind, len(column), [None, pa.py_buffer(offsets)], children=[values])
+    if pa.types.is_string(kind):
+        return strings(column)
+    if pa.types.is_boolean(kind):
+        return mask(np.asarray(column, np.bool_))
+    return numbers(np.asarray(column, kind.to_pandas_dtype()))
 
 
 class _SliceIngest:
@@ -324,10 +349,12 @@ class _SliceIngest:
         self._task = task
         self._segments = segments
         self._report = report
-        self._source = SliceReader(task.part)
         config = task.config
         listed = None if config.entities_file is None else listed_items(config.entities_file)
         self._reader = WikidataReader(config, task.relations or None, listed)
+        self._scanner = _scanner(task, listed)
+        self._margin = 0 if self._scanner is None else self._scanner.margin
+        self._source = SliceReader(task.part, self._margin)
         self._segment = Segment()
         self._parts: _Parts | None = None
         self._entities: list[Entity] = []
@@ -341,7 +368,7 @@ class _SliceIngest:
         try:
             with closing(self._source.blocks()) as blocks:
                 for offset, block in blocks:
-                    end = offset + len(block)
+                    end = offset + len(block) - self._margin
                     if end > start:
                         self._read(max(offset, start), block[max(start - offset, 0) :])
                         if end - start >= _SEGMENT_BYTES:
@@ -364,6 +391,8 @@ class _SliceIngest:
 
     def _flush(self) -> None:
         assert self._parts is not None
+        if self._scanner is not None:
+            self._parts.add_scanned(self._scanner)
         self._parts.add_entities(self._entities)
         self._entities.clear()
         self._waiting = 0
@@ -389,10 +418,15 @@ class _SliceIngest:
         segment.sizes = {name: _synced_size(_path(self._task.folder, number, place, name)) for name in names}
         segment.lines += reader.skipped.total()
         segment.dropped += reader.skipped
-        segment.statements = reader.statements
-        segment.dropped_statements = +reader.dropped_statements
+        segment.statements += reader.statements
+        segment.dropped_statements += reader.dropped_statements
         segment.dropped_qualifiers = reader.dropped_qualifiers
-        segment.datatypes, segment.seen = reader.datatypes, sorted(reader.seen)
+        segment.datatypes, seen = reader.datatypes, reader.seen
+        if self._scanner is not None:
+            for relation, datatype in self._scanner.take_datatypes().items():
+                segment.datatypes[relation] = min(segment.datatypes.get(relation, datatype), datatype)
+            seen |= self._scanner.take_seen()
+        segment.seen = sorted(seen)
         reader.reset()
         if last:
             segment.last = True
@@ -403,6 +437,27 @@ class _SliceIngest:
         self._segments.append(segment)
 
     def _read(self, start: int, block: bytes) -> None:
+        scanner = self._scanner
+        if scanner is None:
+            self._read_lines(start, block)
+            return
+        if not scanner.fits(block):
+            self._flush()
+        for first, last in scanner.read(block):
+            self._read_lines(start + first, block[first:last])
+        self._count_scanned(*scanner.take_counts())
+        if scanner.rows >= _WAITING_ROWS:
+            self._flush()
+
+    def _count_scanned(self, documents: Counter[str], statements: Counter[str]) -> None:
+        segment = self._segment
+        segment.lines += documents.total()
+        segment.documents["entities"] += documents.pop("entities")
+        segment.dropped += documents
+        segment.statements += statements.pop("statements", 0)
+        segment.dropped_statements += statements
+
+    def _read_lines(self, start: int, block: bytes) -> None:
         segment, reader = self._segment, self._reader
         for offset, line in reader.lines(block):
             segment.lines += 1

@@ -28,6 +28,7 @@ __all__ = [
     "given",
     "item_number",
     "item_of",
+    "kind_of",
     "literal_of",
     "property_number",
     "spaced",
@@ -244,6 +245,11 @@ def item_of(snak: Snak) -> int | None:
         return None
 
 
+def kind_of(datatype: str) -> str:
+    """The kind of node that a literal of a datatype is."""
+    return _KINDS.get(datatype, "string")
+
+
 def literal_of(datatype: str, snak: Snak) -> LiteralValue | None:
     """The literal that a snak of this datatype names; None if it cannot be read."""
     return None if snak.datavalue is None else _literal(datatype, bytes(snak.datavalue.value))
@@ -267,8 +273,7 @@ def _literal(datatype: str, raw: bytes) -> LiteralValue | None:
             text = plain_text(value)
     except ValueError:
         return None
-    kind = _KINDS.get(datatype, "string")
-    return LiteralValue(datatype, kind, text, unit, msgspec.json.encode(value).decode(), language)
+    return LiteralValue(datatype, kind_of(datatype), text, unit, msgspec.json.encode(value).decode(), language)
 
 
 def _monolingual(value: Any) -> tuple[str, str]:

@@ -215,7 +215,9 @@ def check_spans(block: bytes) -> None:
                 mended = [regular_line(line) for line in block[start:end].split(b"\r")]
                 assert not any(IRREGULAR in rows.kind for rows in Scanner().rows(b"".join(mended)))
         if kind not in (IRREGULAR, BLANK):
-            assert b"\n" not in block[start:tail]
+            line = block.rfind(b"\n", 0, target) + 1
+            assert block[line + 1 :].startswith(block[start:end])  # of this line, or the same above
+            assert b"\n" not in block[start:end] + block[line:tail]
             assert start <= end < target <= target_end < tail <= len(block)
             assert 0 <= predicate < len(scanner.predicates)
             assert -1 <= qualifier < len(scanner.qualifiers)

@@ -80,6 +80,26 @@ def test_a_caller_that_stops_early_leaves_no_process(tmp_path: Path) -> None:
     assert not Path(f"/proc/{process}").exists() or Path(f"/proc/{process}/stat").read_text().split()[2] == "Z"
 
 
+def test_workers_take_arrow_s_memory_from_the_system() -> None:
+    program = """
+import sys
+from kg.parallel import in_processes
+assert "pyarrow" not in sys.modules
+print(*in_processes(2)(eval, ["__import__('pyarrow').default_memory_pool().backend_name"] * 2))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
+    for chosen, expected in (({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")):
+        backends = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parents[2],
+            env=environment | chosen,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        assert set(backends.split()) == {expected}
+
+
 def test_workers_end_when_their_parent_is_killed() -> None:
     program = "import time; from kg.parallel import in_processes; list(in_processes(2)(time.sleep, [0.01, 60, 60, 60]))"
     with subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2]) as parent:

@@ -22,7 +22,7 @@ from kg.graph import KnowledgeGraph
 from kg.parallel import in_processes, in_this_process
 from kg.rdf.build import build_rdf
 from kg.rdf.config import RdfConfig
-from kg.rdf.terms import Prefixes, literal, local_name
+from kg.rdf.terms import LiteralForm, Prefixes, local_name
 from kg.stage import no_progress
 from tests.kg.rdf_documents import (
     ABOUT,
@@ -299,7 +299,7 @@ def test_a_slice_of_which_a_file_is_not_whole_is_read_again(tmp_path: Path, dama
     build(config(tmp_path / "dump.nt"), tmp_path / "expected")
     options, folder = config(tmp_path / "dump.nt", slice_mb=0.001), tmp_path / "kg"
     parts = _crash_after(3, options, folder)
-    name = "000001.json" if damage == "report" else "000001-000-links.parquet"
+    name = "000001.json" if damage == "report" else "000001-000-links.arrow"
     if damage == "gone":
         (parts / name).unlink()
     else:
@@ -579,7 +579,7 @@ def test_no_two_iris_have_one_id_and_every_id_leads_back(prefixes: dict[str, str
     ],
 )
 def test_literals_have_the_names_of_their_values(text: str, datatype: str, name: str) -> None:
-    assert literal(text, f"^^<{XSD}{datatype}>").name == name
+    assert LiteralForm(f"^^<{XSD}{datatype}>").name(text) == name
 
 
 @pytest.mark.parametrize(

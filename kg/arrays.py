@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["flags", "mask", "numbers", "scalar", "spans", "strings", "strings_of"]
+__all__ = ["flags", "mask", "numbers", "spans", "strings", "strings_of"]
 
 
 def numbers(values: NDArray[Any]) -> pa.Array:
@@ -38,21 +38,19 @@ def flags(array: pa.Array) -> NDArray[np.bool_]:
 
 def strings(texts: Sequence[str]) -> pa.Array:
     """An Arrow array of the same texts."""
-    encoded = [text.encode() for text in texts]
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
-    return strings_of(offsets, np.frombuffer(b"".join(encoded), np.uint8))
+    joined = "".join(texts)
+    data = joined.encode()
+    measured: Sequence[str | bytes] = texts if len(data) == len(joined) else [text.encode() for text in texts]
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, measured), np.int64, len(texts)), out=offsets[1:])
+    return strings_of(offsets, np.frombuffer(data, np.uint8))
 
 
-def scalar(text: str) -> pa.Scalar:
-    """An Arrow scalar of the same text."""
-    return strings([text])[0]
-
-
-def strings_of(offsets: NDArray[np.int64], pool: NDArray[np.uint8]) -> pa.Array:
+def strings_of(offsets: NDArray[np.integer], pool: NDArray[np.uint8]) -> pa.Array:
     """The strings that lie between offsets of a pool, as an Arrow string (or, above 2 GiB, large_string) array."""
     if len(pool) < 1 << 31:
-        return pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(pool))
+        narrow = offsets.astype(np.int32, copy=False)
+        return pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(narrow), pa.py_buffer(pool))
     return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(pool))
 
 
