@@ -57,6 +57,7 @@ class TaskMapper:
         self._workers = workers or os.cpu_count() or 1
         self._stack = ExitStack()
         self._running: set[PrefectFuture[Any]] = set()
+        self._started: tuple[Callable[..., PrefectFuture[Any]], Callable[[], int]] | None = None
 
     def __enter__(self) -> TaskMapper:
         return self
@@ -74,7 +75,9 @@ class TaskMapper:
     def __call__(self, function: Callable[[T], R], tasks: Sequence[T]) -> Generator[R, None, None]:
         if not tasks:
             return
-        submit, count_workers = self._start()
+        if self._started is None:
+            self._started = self._start()
+        submit, count_workers = self._started
         waiting = iter(tasks)
         finished: SimpleQueue[PrefectFuture[R]] = SimpleQueue()
         while True:

@@ -8,6 +8,7 @@ the number of their P id, or by name if they have none. Edges are numbered by
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from kg.errors import ConfigError, InputError
 from kg.graph import KnowledgeGraph
 
 __all__ = ["Arrays", "GraphIds", "excluded_nodes", "excluded_relations", "graph_arrays", "graph_ids"]
+
+log = logging.getLogger(__name__)
 
 _compiled = njit(cache=True, nogil=True)
 
@@ -110,6 +113,13 @@ def excluded_nodes(graph: nx.MultiDiGraph, classes: Sequence[str]) -> NDArray[np
     """bool[n]: which nodes are an instance of one of ``classes``, by their attribute ``types``."""
     if not classes:
         return np.zeros(graph.number_of_nodes(), np.bool_)
+    excluded = _instances(graph, classes)
+    if not excluded.any():
+        log.warning("No entity of the graph is an instance of %s (sampling.exclude_types).", " or ".join(classes))
+    return excluded
+
+
+def _instances(graph: nx.MultiDiGraph, classes: Sequence[str]) -> NDArray[np.bool_]:
     if not isinstance(graph, KnowledgeGraph):
         unwanted = set(classes)
         return np.array([not unwanted.isdisjoint(types or ()) for _, types in graph.nodes(data="types")], np.bool_)
@@ -162,8 +172,8 @@ def _numbered(graph: nx.MultiDiGraph) -> dict[str, Any]:
 def _relation_order(graph: nx.MultiDiGraph) -> list[Any]:
     keys = {key for _, _, key in graph.edges(keys=True)}
     if all(isinstance(key, str) and key[:1] == "P" and key[1:].isdecimal() for key in keys):
-        return sorted(keys, key=lambda key: int(key[1:]))
-    return sorted(keys, key=str)
+        return sorted(keys, key=lambda key: (int(key[1:]), key))
+    return sorted(keys, key=lambda key: (str(key), type(key).__name__))
 
 
 def _plain(array: NDArray[Any]) -> NDArray[Any]:

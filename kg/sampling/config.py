@@ -88,6 +88,7 @@ class SamplingConfig(Settings):
     stay: float = Field(
         default=2.0,
         ge=0,
+        le=1e6,
         description="Factor on the weight of the triplets of the entity that was extended last; 1 makes no difference.",
     )
     max_distance: int | None = Field(
@@ -101,6 +102,7 @@ class SamplingConfig(Settings):
     cycles: float = Field(
         default=1.0,
         ge=0,
+        le=1e6,
         description="Factor on the weight of a triplet both ends of which are in the set already. 0 avoids cycles.",
     )
     hub_degree: float | None = Field(

@@ -31,12 +31,15 @@ from kg.sampling.splits import SPLITS, Phase, Reserve, deal_sets, phases
 from kg.sampling.state import CoverageState, Frozen, Rows, Walk
 from kg.sampling.weights import (
     CLOSED,
+    COVERED,
+    MOST_FACTOR,
     RelationWeights,
     count_codes,
     node_weight_table,
     power,
     read_numbers,
     relation_targets,
+    tell_unknown,
 )
 from kg.stage import Progress, no_progress, read_manifest
 
@@ -47,9 +50,11 @@ log = logging.getLogger(__name__)
 STRATEGIES = ("entity", "relation", "negative")
 _LEAST_YIELD = 0.01
 _BARREN = 100  # set numbers in a row that yield less
+_FAILED_STARTS = 100  # in a row, from one relation
+_SEEDS = 1 << 64
 _NO_LIMIT = 1 << 30
 _NEARLY_ALL = 0.01  # all but this share
-_FLOOR_MARGIN = 2.0  # not every start below the floor finds a new set
+_FLOOR_MARGIN = 8.0  # most starts from a relation with few triplets may find no new set
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ def draw_sets(
         InputError: the graph has no triplet, or yields not one set of the wanted size.
         ConfigError: a setting does not fit the graph, or a file that it names cannot be used.
     """
+    seed %= _SEEDS
     arrays, ids = graph_arrays(graph), graph_ids(graph)
     n_nodes, n_relations, n_edges = len(arrays.is_entity), len(ids.relations), len(arrays.out_objects)
     state = earlier or CoverageState.fresh(n_nodes, n_relations, n_edges)
@@ -142,11 +148,10 @@ def draw_sets(
             rounds.begin(phase)
             parts += rounds.draw(phase, draw, progress)
             sizes.append(rounds.admitted - sum(sizes))
-            share = round(negatives * phase.n_sets / (config.n_sets - negatives))
-            topics.append((phase, rounds.topics(share)))
+            share = _share_of_negatives(negatives, planned, len(topics))
+            topics.append((phase, rounds.topics(phase, share)))
             _tell_missing_topics(share, len(topics[-1][1]))
     _tell_shortage(config, arrays, planned, sizes)
-    state.negatives += sum(len(nodes) for _, nodes in topics)
     return _joined(config, seed, parts, topics, rounds)
 
 
@@ -189,6 +194,7 @@ class _Rounds:
         self._walk = _walk(config)
         self._reserve = Reserve(config, arrays, state)
         self.exhausted = np.zeros(len(ids.relations), np.bool_)
+        self._failed_starts = np.zeros(len(ids.relations), np.int64)
         seen = state.node_counts > 0
         self._covered = np.array(
             [(seen & arrays.is_entity).sum(), (state.relation_counts > 0).sum(), (state.edge_counts > 0).sum()]
@@ -199,6 +205,7 @@ class _Rounds:
         """What may be drawn in a phase."""
         self._edge_closed = self._reserve.closed_edges(phase.split)
         self._node_codes = count_codes(self.state.node_counts)
+        self._node_codes[~self.arrays.is_entity] = COVERED
         self._node_codes[self.closed_nodes | self._reserve.closed_nodes(phase.split)] = CLOSED
         has_edge, self._relation_open = has_open_edge(
             self.arrays, self._node_codes, ~self.closed_relations, self._edge_closed, CLOSED
@@ -208,6 +215,9 @@ class _Rounds:
         self._touched = np.zeros(-(-len(self._node_codes) // BLOCK), np.bool_)
         self._sums = np.zeros(len(self._touched))
         self._cap = -1
+        # What one split may not use, another one may.
+        self.exhausted[:] = False
+        self._failed_starts[:] = 0
 
     def draw(self, phase: Phase, draw: Drawer, progress: Progress) -> list[_Part]:
         """Rounds until the phase has its sets, or there are hardly any more."""
@@ -218,25 +228,44 @@ class _Rounds:
             wanted = min(round_size, missing)
             frozen = self._freeze(missing, floor=phase.split in (None, SPLITS.index("train")))
             numbers = np.arange(self.state.next_number, self.state.next_number + wanted)
-            rows = draw_round(draw, numbers, self._walk, frozen, self.state.contents)
+            rows, failed_starts = draw_round(
+                draw, numbers, self._walk, frozen, self.state.contents, len(self.exhausted)
+            )
+            more_exhausted = self._exhaust(rows, failed_starts)
             part = self._count(phase, numbers, rows)
             parts.append(part)
             missing -= len(part.numbers)
             self.admitted += len(part.numbers)
             entities, _, triplets = self._covered.tolist()
             progress(self.admitted, self._config.n_sets, "sets", entities=entities, triplets=triplets)
-            barren = barren + wanted if len(part.numbers) < _LEAST_YIELD * wanted else 0
+            # A round may fail for starting from exhausted relations only; the next one will not.
+            fails = len(part.numbers) < _LEAST_YIELD * wanted and not more_exhausted
+            barren = barren + wanted if fails else 0
             if barren >= _BARREN:
                 break
         return parts
 
-    def topics(self, n: int) -> NDArray[np.int64]:
-        """Entities that may be drawn in this phase, in an order drawn from the seed, after those of earlier runs."""
+    def topics(self, phase: Phase, n: int) -> NDArray[np.int64]:
+        """Entities that may be drawn in a phase and are no topic yet, in an order drawn from the seed."""
         if n == 0:
             return np.zeros(0, np.int64)
-        candidates = np.flatnonzero(self._can_start)
-        order = np.lexsort((candidates, split_keys(np.uint64(self._seed + 1), candidates)))
-        return candidates[order[self.state.negatives : self.state.negatives + n]]
+        free = self._can_start.copy()
+        free[self.state.topics] = False
+        candidates = np.flatnonzero(free)
+        order = np.lexsort((candidates, split_keys(np.uint64((self._seed + 1) % _SEEDS), candidates)))
+        topics = candidates[order[:n]]
+        self.state.topics = np.concatenate([self.state.topics, topics])
+        self._reserve.take_topics(phase.split, topics)
+        return topics
+
+    def _exhaust(self, rows: Rows, failed_starts: NDArray[np.int64]) -> bool:
+        """Step 8: whether relations turn out to be exhausted."""
+        self._failed_starts += failed_starts
+        self._failed_starts[rows.relations[(rows.lengths > 0) & (rows.relations >= 0)]] = 0
+        exhausted = self.exhausted | (self._failed_starts >= _FAILED_STARTS)
+        more = bool((exhausted & ~self.exhausted).any())
+        self.exhausted = exhausted
+        return more
 
     def _freeze(self, missing: int, *, floor: bool) -> Frozen:
         """Step 1.
@@ -275,9 +304,6 @@ class _Rounds:
         """Step 9."""
         state = self.state
         kept = np.flatnonzero(rows.lengths > 0)
-        failed = np.flatnonzero(rows.lengths == 0)
-        without = np.setdiff1d(rows.relations[failed], rows.relations[kept])
-        self.exhausted[without[without >= 0]] = True
         part = _Part(phase.split, state.next_round, numbers[kept], rows.take(kept))
         edges = _edges(part.rows)
         count_sets(
@@ -296,6 +322,13 @@ class _Rounds:
         state.next_number += len(numbers)
         state.next_round += 1
         return part
+
+
+def _share_of_negatives(negatives: int, planned: Sequence[Phase], place: int) -> int:
+    """The negative sets of one phase; those of all phases add up to ``negatives``."""
+    ends = np.cumsum([0, *(phase.n_sets for phase in planned)])
+    shares = negatives * ends // ends[-1]
+    return int(shares[place + 1] - shares[place])
 
 
 def _round_size(n_sets: int) -> int:
@@ -388,7 +421,7 @@ def _contents_table(contents: NDArray[np.uint64], sets: int) -> NDArray[np.uint6
 
 def _factors(path: str | None, field: str, identifiers: Sequence[Any]) -> NDArray[np.float64]:
     """float64[len(identifiers)]: the factors that a file gives, else 1."""
-    given = {} if path is None else read_numbers(Path(path), field)
+    given = {} if path is None else read_numbers(Path(path), field, MOST_FACTOR)
     known = {identifier: number for number, identifier in enumerate(identifiers)}
     _tell_unknown(path, field, given, sum(identifier in known for identifier in given))
     factors = np.ones(len(identifiers))
@@ -402,7 +435,7 @@ def _node_factors(config: SamplingConfig, graph: nx.MultiDiGraph) -> NDArray[np.
     """float64[n]: factor^(1 + alpha) of the nodes, as `RelationWeights` has it; empty where all are 1."""
     if config.entity_factors is None:
         return np.ones(0)
-    given = read_numbers(Path(config.entity_factors), "entity_factors")
+    given = read_numbers(Path(config.entity_factors), "entity_factors", MOST_FACTOR)
     if isinstance(graph, KnowledgeGraph):
         numbers = {identifier: graph.find_number(identifier) for identifier in given}
     else:
@@ -422,8 +455,8 @@ def _tell_unknown(path: str | None, field: str, given: dict[str, float], known: 
             f"None of the {len(given):,} ids in {path} is in the graph; the first one is {next(iter(given))!r}. "
             f"Correct 'sampling.{field}'."
         )
-    if known < len(given):
-        log.warning("%s of the %s ids in %s are not in the graph.", f"{len(given) - known:,}", f"{len(given):,}", path)
+    if path is not None:
+        tell_unknown(path, len(given), known)
 
 
 def _tell_shortage(config: SamplingConfig, arrays: Arrays, wanted: Sequence[Phase], sizes: Sequence[int]) -> None:

@@ -549,7 +549,7 @@ def count_sets(lengths, edges, arrays, state, can_start, node_codes, histogram, 
 
     Args:
         state: the arrays node_counts, relation_counts, edge_counts.
-        node_codes: uint8[n], renewed.
+        node_codes: uint8[n], renewed for entities.
         histogram: int64[256], nodes that can start by code.
         touched: bool[blocks], set for the blocks of nodes that were counted.
         covered: int64[3], entities, relations, triplets counted at least once.
@@ -582,7 +582,7 @@ def count_sets(lengths, edges, arrays, state, can_start, node_codes, histogram, 
             covered[0] += node_counts[node] == 0 and is_entity[node]
             node_counts[node] += 1
             code = count_codes(node_counts[node])
-            if code != node_codes[node]:
+            if is_entity[node] and code != node_codes[node]:
                 touched[node // BLOCK] = True
                 if can_start[node]:
                     histogram[node_codes[node]] -= 1

@@ -6,9 +6,10 @@ same sets from the same seed, some dozens of times as fast.
 A set is a connected set of triplets, each at most once. c(x) is the number of
 sets so far that contain the node or relation x, and w(x) its weight. Whatever was
 drawn rarely becomes more likely: w = (target / (1 + c))^alpha for relations, and
-(1 + min(c, L + 1))^-alpha for nodes, where 99% of the entities are in L sets or
-more. So it counts whether a node is still to be covered, not how often a hub has
-been met, which would drown the relations' weights.
+(1 + min(c, L + 1))^-alpha for entities, where 99% of the entities are in L sets or
+more. So it counts whether an entity is still to be covered, not how often a hub has
+been met, which would drown the relations' weights. Literals weigh as entities that
+are covered: a date or a number is not worth a detour.
 
 1.  Freeze the weights for a round of K = ``round_size`` set numbers, so that no
     set of a round depends on another one.
@@ -46,8 +47,8 @@ been met, which would drown the relations' weights.
     a set whose triplets equal those of an admitted one is drawn again with the
     stream of the next try, at most 32 times. It keeps its size for 16 tries, so
     that the sizes stay true; after that the size is drawn anew and step 6 does
-    not apply: better a set with a hub than none. A relation from which no set of a
-    round could be started is exhausted, and no later set starts from it.
+    not apply: better a set with a hub than none. A relation from which 100 tries in a row
+    found no new set is exhausted, and no later set of its split starts from it.
 9.  Add the admitted sets to the counts, and begin the next round until
     ``n_sets`` are admitted or rounds of 100 sets or more yield less than 1% of
     them: then the graph holds hardly any more, and what was drawn is the result.

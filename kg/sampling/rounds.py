@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,18 +48,30 @@ class Drawer(Protocol):
 
 
 def draw_round(
-    draw: Drawer, numbers: NDArray[np.int64], walk: Walk, frozen: Frozen, contents: NDArray[np.uint64]
-) -> Rows:
-    """Steps 2 to 8 for the set numbers ``numbers``; rows that found no new set have length 0."""
+    draw: Drawer,
+    numbers: NDArray[np.int64],
+    walk: Walk,
+    frozen: Frozen,
+    contents: NDArray[np.uint64],
+    n_relations: int,
+) -> tuple[Rows, NDArray[np.int64]]:
+    """Steps 2 to 8 for the set numbers ``numbers``; rows that found no new set have length 0.
+
+    Returns:
+        the rows, and int64[R]: how many tries that started from each relation found no new set.
+    """
+    failed_starts = np.zeros(n_relations, np.int64)
     rows = Rows.empty(len(numbers), walk.max_size)
     pending = np.arange(len(numbers))
     for attempt in range(TRIES):
         draw(pending, numbers, attempt, walk, frozen, rows)
         pending = pending[~admit(pending, rows, contents)]
         rows.lengths[pending] = 0
+        relations = rows.relations[pending]
+        failed_starts += np.bincount(relations[relations >= 0], minlength=n_relations)
         if len(pending) == 0:
             break
-    return rows
+    return rows, failed_starts
 
 
 class Threads:
@@ -191,23 +203,23 @@ def _draw_share(task: DrawTask) -> tuple[NDArray[np.int64], Rows]:
     rows = Rows.empty(len(task.positions), task.walk.max_size)
     away = task.attempt < _TRIES_AWAY_FROM_HUBS
     arrays = _arrays_of(task.folder, task.content)
-    frozen = Frozen._make(_writable(value) for value in task.frozen)
+    frozen = Frozen._make(map(_writable, task.frozen))
     draw_rows(
         np.arange(len(rows.lengths)),
-        task.numbers,
+        _writable(task.numbers),
         task.attempt,
         np.uint64(task.seed),
         away,
         arrays,
-        task.walk,
+        Walk._make(map(_writable, task.walk)),
         frozen,
         rows,
     )
     return task.positions, rows
 
 
-def _writable(value: object) -> object:
-    """The kernels are compiled for writable weights; some clusters hand over read-only ones."""
+def _writable(value: Any) -> Any:
+    """The kernels are compiled for writable weights and numbers; some clusters hand over read-only ones."""
     return value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kg.errors import ConfigError
 from kg.sampling.arrays import Arrays
 from kg.sampling.config import SamplingConfig
 from kg.sampling.kernels import close_edges, split_keys, swap_into_training
@@ -92,19 +93,23 @@ class Reserve:
     """Keeps the splits apart where their triplets or entities must differ.
 
     Hubs, entities that are the object of more than 8 triplets, belong to nobody: no text could do without them.
-    Validation and test never take the first triplet of a relation, so that training has some of each.
+    Validation and test have no triplet between two of these, so all of their triplets are new. They never take the
+    first triplet of a relation, so that training has some of each. What earlier runs drew without holding it out
+    may be in their training sets, so it belongs to training.
     """
 
     def __init__(self, config: SamplingConfig, arrays: Arrays, state: CoverageState) -> None:
         self._kind = config.held_out
         self._arrays = arrays
         self._state = state
+        _refuse_to_mix(self._kind, state)
         if self._kind == "triplets" and not len(state.edge_owners):
-            state.edge_owners = np.zeros(len(arrays.out_objects), np.uint8)
-        if self._kind == "entities" and not len(state.node_owners):
-            state.node_owners = np.zeros(len(arrays.is_entity), np.uint8)
+            state.edge_owners = np.where(state.edge_counts > 0, _TRAIN + 1, 0).astype(np.uint8)
         if self._kind == "entities":
             self._common = (np.diff(arrays.in_offsets) > _HUB_DEGREE) | ~arrays.is_entity
+            if not len(state.node_owners):
+                seen = (state.node_counts > 0) & ~self._common
+                state.node_owners = np.where(seen, _TRAIN + 1, 0).astype(np.uint8)
             first = arrays.relation_edges[arrays.relation_offsets[:-1][np.diff(arrays.relation_offsets) > 0]]
             self._for_training = np.zeros(len(arrays.is_entity), np.bool_)
             self._for_training[arrays.subjects[first]] = True
@@ -112,6 +117,11 @@ class Reserve:
 
     def closed_edges(self, split: int | None) -> NDArray[np.bool_]:
         """bool[m]: edges that the sets of a split may not use; empty if all are open."""
+        if self._kind == "entities" and split != _TRAIN:
+            common_ends: NDArray[np.bool_] = (
+                self._common[self._arrays.subjects] & self._common[self._arrays.out_objects]
+            )
+            return common_ends
         if self._kind != "triplets" or split is None:
             return np.zeros(0, np.bool_)
         closed: NDArray[np.bool_] = close_edges(self._arrays, self._state.edge_owners, split + 1)
@@ -140,3 +150,17 @@ class Reserve:
         elif self._kind == "entities":
             nodes = np.concatenate([self._arrays.subjects[edges], self._arrays.out_objects[edges]])
             self._state.node_owners[nodes[~self._common[nodes]]] = split + 1
+
+    def take_topics(self, split: int | None, nodes: NDArray[np.int64]) -> None:
+        """The topics of the negative sets of a split are its own, too."""
+        if self._kind == "entities" and split is not None:
+            self._state.node_owners[nodes[~self._common[nodes]]] = split + 1
+
+
+def _refuse_to_mix(kind: str, state: CoverageState) -> None:
+    for earlier, owners in (("triplets", state.edge_owners), ("entities", state.node_owners)):
+        if len(owners) and kind != earlier:
+            raise ConfigError(
+                f"The earlier sets were drawn with 'sampling.held_out: {earlier}', these shall be with '{kind}': their "
+                f"training sets might hold what the earlier test sets promise to be new. Set it to '{earlier}'."
+            )

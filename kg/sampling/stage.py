@@ -94,7 +94,7 @@ def _inputs(config: SamplingConfig, graph_hash: str, folder: Path) -> dict[str, 
         if path is not None and Path(path).is_file():
             inputs[name] = file_digest(Path(path))
         elif path is not None:
-            inputs[name] = str(path)  # a folder, or what cannot be read and will be refused
+            inputs[name] = "\n".join(map(file_digest, sorted(Path(path).rglob("*.parquet"))))
     if config.continue_from is not None:
         inputs["continue_from"] = _earlier_hash(Path(config.continue_from), graph_hash, folder)
     return inputs
@@ -109,7 +109,8 @@ def _earlier_hash(earlier: Path, graph_hash: str, folder: Path) -> str:
     try:
         manifest = read_manifest(earlier)
     except InputError as error:
-        raise ConfigError(f"'sampling.continue_from' names no finished sampling stage: {error}") from error
+        meant = f" Did you mean {earlier / 'sets'}?" if (earlier / "sets").is_dir() else ""
+        raise ConfigError(f"'sampling.continue_from' names no finished sampling stage: {error}{meant}") from error
     if manifest.stage != "sets" or manifest.inputs.get("kg") != graph_hash:
         raise ConfigError(
             f"The sets in {earlier} were not drawn from this graph, so they cannot be continued. Correct "

@@ -7,6 +7,7 @@ Saved beside the sets, it lets a later run go on as if it were the same run.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +19,8 @@ from kg.errors import ConfigError
 
 __all__ = ["CoverageState", "Frozen", "Rows", "Walk"]
 
-_FIELDS = ("node_counts", "relation_counts", "edge_counts", "contents", "node_owners", "edge_owners")
-_NUMBERS = ("sets", "next_number", "next_round", "negatives")
+_FIELDS = ("node_counts", "relation_counts", "edge_counts", "contents", "node_owners", "edge_owners", "topics")
+_NUMBERS = ("sets", "next_number", "next_round")
 
 
 class Walk(NamedTuple):
@@ -94,7 +95,7 @@ class CoverageState:
         sets: sets with triplets so far.
         next_number: the first set number not yet used.
         next_round: the first round not yet used.
-        negatives: negative sets so far.
+        topics: int64[j], node numbers of the topics of the negative sets so far.
     """
 
     node_counts: NDArray[np.int32]
@@ -103,10 +104,15 @@ class CoverageState:
     contents: NDArray[np.uint64]
     node_owners: NDArray[np.uint8]
     edge_owners: NDArray[np.uint8]
+    topics: NDArray[np.int64]
     sets: int = 0
     next_number: int = 0
     next_round: int = 0
-    negatives: int = 0
+
+    @property
+    def negatives(self) -> int:
+        """Negative sets so far."""
+        return len(self.topics)
 
     @classmethod
     def fresh(cls, nodes: int, relations: int, edges: int) -> CoverageState:
@@ -118,6 +124,7 @@ class CoverageState:
             np.zeros(2, np.uint64),
             np.zeros(0, np.uint8),
             np.zeros(0, np.uint8),
+            np.zeros(0, np.int64),
         )
 
     def save(self, path: Path) -> None:
@@ -140,7 +147,7 @@ class CoverageState:
             with np.load(path, allow_pickle=False) as file:
                 values: dict[str, Any] = {name: file[name] for name in _FIELDS}
                 state = cls(**values | {name: int(file[name]) for name in _NUMBERS})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ConfigError(
                 f"Cannot continue from {path}: {str(error).rstrip('.')}. 'sampling.continue_from' names the folder of "
                 "a finished sampling stage."

@@ -8,6 +8,7 @@ those of relations as codes of ten significant bits.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -22,9 +23,25 @@ from numpy.typing import NDArray
 from kg.errors import ConfigError, InputError
 from kg.sampling.config import SamplingConfig
 
-__all__ = ["CLOSED", "RelationWeights", "count_codes", "node_weight_table", "power", "read_numbers", "relation_targets"]
+__all__ = [
+    "CLOSED",
+    "COVERED",
+    "MOST_FACTOR",
+    "RelationWeights",
+    "count_codes",
+    "node_weight_table",
+    "power",
+    "read_numbers",
+    "relation_targets",
+    "tell_unknown",
+]
+
+log = logging.getLogger(__name__)
 
 CLOSED = 255  # the code of a node that may not be drawn
+COVERED = 254  # the code of literals, which nobody needs to cover
+MOST_FACTOR = 1e6  # what is raised to the 25th power and multiplied must stay a number
+_MOST_SHARE = 1e15
 _EXACT = 128  # counts below are their own code
 _PER_OCTAVE = 8
 _RELATION_BITS = 10
@@ -47,7 +64,7 @@ def count_codes(count):  # type: ignore[no-untyped-def]
     shift = 0
     while count >> shift >= 2 * _PER_OCTAVE:
         shift += 1
-    return np.uint8(min(_EXACT + (shift - 4) * _PER_OCTAVE + (count >> shift) - _PER_OCTAVE, CLOSED - 1))
+    return np.uint8(min(_EXACT + (shift - 4) * _PER_OCTAVE + (count >> shift) - _PER_OCTAVE, COVERED))
 
 
 def node_weight_table(alpha: float, cap: int) -> NDArray[np.float64]:
@@ -99,7 +116,8 @@ def relation_targets(
         ConfigError: the file of targets cannot be used.
     """
     if config.relation_target_file is not None:
-        shares = read_numbers(Path(config.relation_target_file), "relation_target_file")
+        shares = read_numbers(Path(config.relation_target_file), "relation_target_file", _MOST_SHARE)
+        tell_unknown(config.relation_target_file, len(shares), sum(identifier in shares for identifier in identifiers))
         targets = np.array([shares.get(identifier, 0.0) for identifier in identifiers])
         if not targets.any():
             raise ConfigError(
@@ -114,11 +132,18 @@ def relation_targets(
     return targets * (len(targets) / math.fsum(targets)), 0.0 if natural else config.relation_alpha
 
 
-def read_numbers(path: Path, field: str) -> dict[str, float]:
+def tell_unknown(path: str, given: int, known: int) -> None:
+    """Warn of the ids in a file that the graph does not have, unless it has none of them."""
+    if 0 < known < given:
+        log.warning("%s of the %s ids in %s are not in the graph.", f"{given - known:,}", f"{given:,}", path)
+
+
+def read_numbers(path: Path, field: str, most: float) -> dict[str, float]:
     """The (id, number) pairs at the starts of the lines of a text file; blank lines and # lines are skipped.
 
     Raises:
-        ConfigError: the file cannot be read, or a line does not begin with an id and a number ≥ 0.
+        ConfigError: the file cannot be read, or a line does not begin with an id and a number that is 0 or lies
+            between 1 / ``most`` and ``most``.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -134,10 +159,10 @@ def read_numbers(path: Path, field: str) -> dict[str, float]:
             number = float(words[1])
         except (IndexError, ValueError):
             number = math.nan
-        if not (0 <= number < math.inf):
+        if not (number == 0 or 1 / most <= number <= most):
             raise ConfigError(
-                f"{path}, line {place}: {line.strip()[:60]!r} is not an id and a number of 0 or more, such as "
-                f"'P36 2.5'. Correct it, or unset 'sampling.{field}'."
+                f"{path}, line {place}: {line.strip()[:60]!r} is not an id and a number, 0 or from {1 / most:g} to "
+                f"{most:g}, such as 'P36 2.5'. Correct it, or unset 'sampling.{field}'."
             )
         numbers[words[0]] = number
     if not numbers:

@@ -90,7 +90,7 @@ PRESETS: dict[str, Preset] = {
         architecture=Architecture(vocabulary=3_000, width=128, heads=4, feed_forward=512, layers=2, dropout=0.0),
         form="fully_expanded",
         names="spaces",
-        steps=2_400,
+        steps=2_800,
         batch_size=16,
         sequences_per_step=16,
         optimizer="relative_adam",
