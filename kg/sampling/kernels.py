@@ -137,7 +137,8 @@ def draw_rows(positions, numbers, attempt, seed, away_from_hubs, arrays, walk, f
                     weights,
                     n_pool,
                 )
-                if n[_SEEN] == 2 and n[_TRIPLETS] == 1 and relation < 0 and walk.max_distance > 1:
+                lone = n[_SEEN] == 2 and n[_TRIPLETS] == 1 and relation < 0 and grown[_SUBJECT, 0] == start
+                if lone and walk.max_distance > 1:
                     n_pool = _meet_the_lone(
                         stream,
                         out_relations,

@@ -240,9 +240,9 @@ class _Walk:
     def _meet_the_lone(self) -> None:
         """Step 4: where the only triplet of the start's subject is in the set, others of its kind are candidates."""
         first = self.edges[0]
-        _, relation, target = self.graph.triplets[first]
+        start, relation, target = self.graph.triplets[first]
         others = self.graph.lone.get(target, [])
-        if first not in others or self.walk.max_distance < 2:
+        if first not in others or start != self.visited[0] or self.walk.max_distance < 2:
             return
         for edge in self._proposed(others, PROPOSALS):
             subject, of, _ = self.graph.triplets[edge]

@@ -203,6 +203,17 @@ def test_the_compiled_sampler_and_the_reference_draw_the_same_sets(
     assert list(map(compiled.triplets, range(len(compiled)))) == list(map(reference.triplets, range(len(reference))))
 
 
+def test_the_compiled_sampler_and_the_reference_agree_around_hubs(tmp_path: Path) -> None:
+    villages = [(f"village{i}", "instance of", f"kind{i % 60}") for i in range(400)]
+    villages += [(f"town{i}", "instance of", f"kind{i % 60}") for i in range(120)]
+    villages += [(f"town{i}", "twin", f"town{i * 7 % 120}") for i in range(120)]
+    graph = KnowledgeGraph.open(write_graph(tmp_path / "kg", villages))
+    for share in (0.0, 0.45):
+        config = SamplingConfig(n_sets=1000, round_size=100, relation_share=share)
+        compiled, reference = (draw_sets(config, each, seed=0) for each in (graph, graph.to_networkx()))
+        assert np.array_equal(compiled.edges, reference.edges)
+
+
 @graph_property
 @given(triples=small_graphs, config=any_config, seed=st.integers(0, 2**32))
 def test_each_set_is_a_walk_over_entities_and_no_two_sets_are_equal(
