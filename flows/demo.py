@@ -51,7 +51,7 @@ def summary(run: Path) -> str:
         f"Report:    {run}/report/report.html",
         f"Data set:  {run}/dataset/README.md",
         "Prefect:   make ui",
-        'Try it:    .venv/bin/synthie extract "Ludwig van Beethoven, a composer, was born in Bonn and died in Vienna."',
+        'Try it:    .venv/bin/synthie extract "Albert Einstein, a physicist, was born in Ulm and received the Nobel Prize in Physics."',
     ]
     return "\n".join(lines)
 
