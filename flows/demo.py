@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 __all__ = ["run_demo", "summary"]
 
 _TEXTS_SHOWN = 2
+_EXAMPLE = "Albert Einstein, a physicist, was born in Ulm and received the Nobel Prize in Physics."
 
 
 def run_demo(server_url: str) -> None:
@@ -51,7 +52,7 @@ def summary(run: Path) -> str:
         f"Report:    {run}/report/report.html",
         f"Data set:  {run}/dataset/README.md",
         "Prefect:   make ui",
-        'Try it:    .venv/bin/synthie extract "Albert Einstein, a physicist, was born in Ulm and received the Nobel Prize in Physics."',
+        f'Try it:    .venv/bin/synthie extract "{_EXAMPLE}"',
     ]
     return "\n".join(lines)
 
