@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -391,7 +391,7 @@ def _drawer(
     config: SamplingConfig, graph: nx.MultiDiGraph, arrays: Arrays, seed: int, mapper: Mapper | None
 ) -> AbstractContextManager[Drawer]:
     if not isinstance(graph, KnowledgeGraph):
-        return Alone(Reference(graph, arrays), seed)
+        return nullcontext(Alone(Reference(graph, arrays), seed))
     if mapper is None:
         return Threads(arrays, seed, config.workers)
     return Mapped(arrays, seed, config.workers, graph, read_manifest(graph.folder).output_hash, mapper)

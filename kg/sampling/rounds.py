@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,26 +25,27 @@ from kg.sampling.kernels import admit, draw_rows
 from kg.sampling.reference import Reference
 from kg.sampling.state import Frozen, Rows, Walk
 
-__all__ = ["TRIES", "Alone", "DrawTask", "Drawer", "Mapped", "Threads", "draw_round"]
+__all__ = ["Alone", "DrawTask", "Drawer", "Mapped", "Threads", "draw_round"]
 
-TRIES = 32
+_TRIES = 32
 _TRIES_AWAY_FROM_HUBS = 16
 _LEAST_SHARE = 64  # sets worth a thread
 _LEAST_TASK = 10_000  # sets worth a task, which takes the weights of all nodes along
 
 
+class Round(NamedTuple):
+    """Sets while they are drawn: row i is that of the set number ``numbers[i]``."""
+
+    numbers: NDArray[np.int64]
+    walk: Walk
+    frozen: Frozen
+    rows: Rows
+
+
 class Drawer(Protocol):
     """Steps 3 to 7 for the rows at ``positions``, in place."""
 
-    def __call__(
-        self,
-        positions: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        attempt: int,
-        walk: Walk,
-        frozen: Frozen,
-        rows: Rows,
-    ) -> None: ...
+    def __call__(self, positions: NDArray[np.int64], attempt: int, drawn: Round) -> None: ...
 
 
 def draw_round(
@@ -62,9 +63,10 @@ def draw_round(
     """
     failed_starts = np.zeros(n_relations, np.int64)
     rows = Rows.empty(len(numbers), walk.max_size)
+    drawn = Round(numbers, walk, frozen, rows)
     pending = np.arange(len(numbers))
-    for attempt in range(TRIES):
-        draw(pending, numbers, attempt, walk, frozen, rows)
+    for attempt in range(_TRIES):
+        draw(pending, attempt, drawn)
         pending = pending[~admit(pending, rows, contents)]
         rows.lengths[pending] = 0
         relations = rows.relations[pending]
@@ -89,20 +91,14 @@ class Threads:
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown()
 
-    def __call__(
-        self,
-        positions: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        attempt: int,
-        walk: Walk,
-        frozen: Frozen,
-        rows: Rows,
-    ) -> None:
+    def __call__(self, positions: NDArray[np.int64], attempt: int, drawn: Round) -> None:
         shares = np.array_split(positions, max(1, min(self._workers, len(positions) // _LEAST_SHARE)))
         away = attempt < _TRIES_AWAY_FROM_HUBS
 
         def draw(share: NDArray[np.int64]) -> None:
-            draw_rows(share, numbers, attempt, self._seed, away, self._arrays, walk, frozen, rows)
+            draw_rows(
+                share, drawn.numbers, attempt, self._seed, away, self._arrays, drawn.walk, drawn.frozen, drawn.rows
+            )
 
         if len(shares) == 1:
             draw(positions)
@@ -117,23 +113,18 @@ class Alone:
         self._reference = reference
         self._seed = seed
 
-    def __enter__(self) -> Alone:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def __call__(
-        self,
-        positions: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        attempt: int,
-        walk: Walk,
-        frozen: Frozen,
-        rows: Rows,
-    ) -> None:
+    def __call__(self, positions: NDArray[np.int64], attempt: int, drawn: Round) -> None:
         away = attempt < _TRIES_AWAY_FROM_HUBS
-        self._reference.draw_rows(positions.tolist(), numbers.tolist(), attempt, self._seed, away, walk, frozen, rows)
+        self._reference.draw_rows(
+            positions.tolist(),
+            drawn.numbers.tolist(),
+            attempt,
+            self._seed,
+            away,
+            drawn.walk,
+            drawn.frozen,
+            drawn.rows,
+        )
 
 
 @dataclass(frozen=True)
@@ -166,37 +157,28 @@ class Mapped(Threads):
         self._folder = str(graph.folder.absolute())
         self._content = content
         self._mapper = mapper
-        self._number = seed
 
-    def __call__(
-        self,
-        positions: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        attempt: int,
-        walk: Walk,
-        frozen: Frozen,
-        rows: Rows,
-    ) -> None:
+    def __call__(self, positions: NDArray[np.int64], attempt: int, drawn: Round) -> None:
         if len(positions) < 2 * _LEAST_TASK:
-            super().__call__(positions, numbers, attempt, walk, frozen, rows)
+            super().__call__(positions, attempt, drawn)
             return
         shares = np.array_split(positions, len(positions) // _LEAST_TASK)
         tasks = [
             DrawTask(
-                f"draw sets {numbers[share[0]]:,} to {numbers[share[-1]]:,}",
+                f"draw sets {drawn.numbers[share[0]]:,} to {drawn.numbers[share[-1]]:,}",
                 self._folder,
                 self._content,
-                self._number,
+                int(self._seed),
                 attempt,
                 share,
-                numbers[share],
-                walk,
-                frozen,
+                drawn.numbers[share],
+                drawn.walk,
+                drawn.frozen,
             )
             for share in shares
         ]
-        for share, drawn in self._mapper(_draw_share, tasks):
-            rows.put(share, drawn)
+        for share, rows in self._mapper(_draw_share, tasks):
+            drawn.rows.put(share, rows)
 
 
 def _draw_share(task: DrawTask) -> tuple[NDArray[np.int64], Rows]:
