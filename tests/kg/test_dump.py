@@ -391,8 +391,8 @@ def test_damaged_bytes_raise_nothing_but_input_errors_and_give_only_lines_or_fau
         (b"PK\x03\x04....", "zip"),
         (b"\xfd7zXZ\x00....", "xz"),
         (b"PAR1....", "Parquet"),
-        (gzip.compress(gzip.compress(TEXT)), "inside another"),
-        (bz2.compress(b"<html>"), "HTML"),
+        pytest.param(gzip.compress(gzip.compress(TEXT)), "inside another", id="gzip in gzip"),
+        pytest.param(bz2.compress(b"<html>"), "HTML", id="HTML in bzip2"),
         (b"subject,relation\nQ1,P31\n", "no line begins like a document"),
     ],
 )
