@@ -435,9 +435,10 @@ def describe_options(model: type[BaseModel] = RunConfig, section: str = "") -> s
         if inner is not None:
             sections.append(describe_options(inner, f"{path}[]." if is_list else f"{path}."))
         if inner is None or is_list:
-            default = json.dumps(field.get_default(call_default_factory=True), ensure_ascii=False)
+            value = field.get_default(call_default_factory=True)
+            default = "(required)" if field.is_required() else f"`{json.dumps(value, ensure_ascii=False)}`"
             meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-            rows.append(f"| `{path}` | `{default}` | {meaning} |")
+            rows.append(f"| `{path}` | {default} | {meaning} |")
     title = f"## {section.removesuffix('.')}" if section else "## the run"
     table = "\n".join(["| option | default | meaning |", "| --- | --- | --- |", *rows])
     return "\n\n".join([title, " ".join((model.__doc__ or "").split()), table, *sections])
