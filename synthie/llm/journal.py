@@ -1,80 +1,63 @@
 """The journal: every paid response, on disk before anything else happens with it.
 
-An append-only log in numbered segment files. A record is a fixed header (magic,
-CRC-32, length, key, cost, running total of all costs) and a JSON payload, so
-that opening needs headers only and a person can read a segment with ``strings``.
+An append-only log in numbered segment files (`synthie.llm.segments`), the older
+part of which may have been compacted into a Parquet file (`synthie.llm.archive`).
 
 * A record is handed to the operating system before `Journal.append` returns: a
   killed process loses none. It is forced to the disk (``fdatasync``) by a
   committer thread within `SYNC_SECONDS`: a power cut loses at most that much.
 * Opening scans all segments. A torn tail is copied to ``<segment>.damaged-<offset>``
   and cut off; a damaged record in the middle is skipped and left in place.
-* The index is one open-addressing hash table in flat arrays: 24 bytes a slot,
-  at most `_MAX_LOAD` full, so 36 to 72 bytes a row.
+* Memory holds the keys and where their records are, 36 to 72 bytes a row
+  (`synthie.llm.key_index`).
 """
 
 from __future__ import annotations
 
-import fcntl
-import logging
-import mmap
 import os
-import struct
 import threading
-import zlib
 from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
-from synthie.errors import BusyError, StorageError, storage_error
+from synthie.errors import StorageError
+from synthie.llm.key_index import KeyIndex
+from synthie.llm.layout import read_layout, remove_stale, segment_path
+from synthie.llm.segments import (
+    CHARGE,
+    DAMAGE,
+    KEY_BYTES,
+    NO_KEY,
+    RESPONSE,
+    Record,
+    as_storage_error,
+    cut_tail_off,
+    encode_entry,
+    encode_record,
+    lock_folder,
+    read_record,
+    scan,
+    sync_folder,
+    warn_of_damage,
+)
 
-__all__ = ["KEY_BYTES", "SYNC_SECONDS", "Journal", "Record"]
+if TYPE_CHECKING:
+    from synthie.llm.archive import Archive
 
-log = logging.getLogger(__name__)
+__all__ = ["KEY_BYTES", "SYNC_SECONDS", "Journal", "JournalSummary", "Record", "read_journal"]
 
-KEY_BYTES = 16
 SYNC_SECONDS = 0.5  # longest time that a record waits for fdatasync
 SEGMENT_BYTES = 256 << 20  # a new segment file is begun beyond this size
 
-_MAGIC = b"\xf5SJ1"  # 0xF5 occurs in no UTF-8 text, so never in a payload
-_HEADER = struct.Struct("<4sIIB3x16sqq")  # magic, crc, payload length, kind, key, cost, spent after this record
-_CRC_FROM = 8  # the checksum covers everything behind itself
-_MAX_PAYLOAD = 64 << 20
-_RESPONSE, _CHARGE = 1, 2
-_NO_KEY = bytes(KEY_BYTES)
-_OFFSET_BITS = 40  # a location is segment number << 40 | offset
-_MAX_LOAD = 2 / 3
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One response of the endpoint.
-
-    Attributes:
-        key: what the response answers: a hash of endpoint and request body (`KEY_BYTES` bytes).
-        cost: what it cost, in picodollars (10⁻¹² USD).
-        text: the text, exactly as it came.
-        finish_reason: the endpoint's reason to stop, such as "stop", "length", "content_filter".
-        model: the model that the endpoint says it used.
-        input_tokens, cached_input_tokens, output_tokens: as billed; cached ones are part of input_tokens.
-        latency_s: seconds of the successful try.
-        attempts: tries that it took, 1 if the first succeeded.
-        time: seconds since the epoch, when the response arrived.
-    """
-
-    key: bytes
-    cost: int
-    text: str
-    finish_reason: str | None = None
-    model: str = ""
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
-    latency_s: float = 0.0
-    attempts: int = 1
-    time: float = 0.0
+_OFFSET_BITS = 40  # a place is segment number << 40 | offset; with number 0, a row of the archive
+_INDEXED_ROWS = 1 << 16  # put into the index at once
+_TRIES = 5  # to read files that a compaction replaces at the same time
 
 
 class Journal:
@@ -92,9 +75,11 @@ class Journal:
     def __init__(self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._folder = folder
         self._segment_bytes = segment_bytes
-        self._index = _Index()
+        self._index = KeyIndex()
         self._spent = 0
-        self._files: list[int] = []  # descriptor of segment number i + 1
+        self._archive: Archive | None = None
+        self._archived = 0  # segments in the archive
+        self._files: list[int] = []  # descriptors of the segments that follow
         self._end = 0  # bytes in the last segment
         self._mutex = threading.Lock()
         self._dirty = threading.Event()
@@ -102,15 +87,15 @@ class Journal:
         self._failure: OSError | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(folder)
+            self._lock = lock_folder(folder)
         except OSError as error:
-            raise _as_storage_error(error, folder) from error
+            raise as_storage_error(error, folder) from error
         try:
             self._open()
         except BaseException as error:
             self._close_files()
             if isinstance(error, OSError):
-                raise _as_storage_error(error, folder) from error
+                raise as_storage_error(error, folder) from error
             raise
         self._committer = threading.Thread(target=self._commit, name="journal-committer", daemon=True)
         self._committer.start()
@@ -155,23 +140,20 @@ class Journal:
         Raises:
             StorageError: the record has become unreadable since the journal was opened.
         """
-        location = self._index.get(key)
-        if location < 0:
+        place = self._index.get(key)
+        if place < 0:
             return None
-        segment, offset = location >> _OFFSET_BITS, location & ((1 << _OFFSET_BITS) - 1)
+        segment, offset = place >> _OFFSET_BITS, place & ((1 << _OFFSET_BITS) - 1)
         try:
-            header = os.pread(self._files[segment - 1], _HEADER.size, offset)
-            _, crc, length, _, _, cost, _ = _HEADER.unpack(header)
-            payload = os.pread(self._files[segment - 1], length, offset + _HEADER.size)
-            if zlib.crc32(payload, zlib.crc32(header[_CRC_FROM:])) != crc:
-                raise ValueError("its checksum is wrong")
-            stored = _decoder.decode(payload)
-        except (OSError, ValueError, struct.error) as error:
+            if segment == 0 and self._archive is not None:
+                return self._archive.get(offset)
+            return read_record(self._files[segment - self._archived - 1], offset)
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            where = f"byte {offset} of {self._path(segment).name}" if segment else f"row {offset} of the archive"
             raise StorageError(
-                f"The record at byte {offset} of {self._path(segment)} cannot be read any more ({error}). "
+                f"The record at {where} in {self._folder} cannot be read any more ({error}). "
                 "Check the disk, then run the same command again: a damaged record is asked for anew."
             ) from error
-        return Record(key=key, cost=cost, **msgspec.structs.asdict(stored))
 
     def append(self, record: Record) -> None:
         """Store a response; on return it survives the death of this process.
@@ -179,13 +161,12 @@ class Journal:
         Raises:
             StorageError: the disk is full or fails. Earlier records are intact.
         """
-        stored = _Stored(*(getattr(record, name) for name in _Stored.__struct_fields__))
-        location = self._write(_RESPONSE, record.key, record.cost, msgspec.json.encode(stored))
-        self._index.put(record.key, location)
+        place = self._write(RESPONSE, record.key, record.cost, encode_record(record))
+        self._index.put(record.key, place)
 
     def charge(self, cost: int, reason: str) -> None:
         """Account for ``cost`` picodollars that no response stands for, such as a try that timed out."""
-        self._write(_CHARGE, _NO_KEY, cost, msgspec.json.encode({"reason": reason}))
+        self._write(CHARGE, NO_KEY, cost, msgspec.json.encode({"reason": reason}))
 
     def sync(self) -> None:
         """Force everything appended so far to the disk.
@@ -199,7 +180,7 @@ class Journal:
                 raise self._failure
             os.fdatasync(self._files[-1])
         except OSError as error:
-            raise _as_storage_error(error, self._folder) from error
+            raise as_storage_error(error, self._folder) from error
 
     def close(self) -> None:
         """Force everything to the disk and let others open the journal. Closing twice is harmless."""
@@ -216,42 +197,38 @@ class Journal:
     def _close_files(self) -> None:
         for descriptor in (*self._files, self._lock):
             os.close(descriptor)
+        if self._archive is not None:
+            self._archive.close()
 
     def _path(self, segment: int) -> Path:
-        return self._folder / f"{segment:06d}.journal"
+        return segment_path(self._folder, segment)
 
     def _write(self, kind: int, key: bytes, cost: int, payload: bytes) -> int:
         if self._failure is not None:
-            raise _as_storage_error(self._failure, self._folder) from self._failure
-        spent = self._spent + cost
-        header = _HEADER.pack(_MAGIC, 0, len(payload), kind, key, cost, spent)
-        crc = zlib.crc32(payload, zlib.crc32(header[_CRC_FROM:]))
-        data = header[:4] + crc.to_bytes(4, "little") + header[_CRC_FROM:] + payload
+            raise as_storage_error(self._failure, self._folder) from self._failure
         with self._mutex:
+            spent = self._spent + cost
+            data = encode_entry(kind, key, cost, spent, payload)
             try:
                 if self._end and self._end + len(data) > self._segment_bytes:
                     self._begin_segment()
                 _write_whole(self._files[-1], data, self._end)
             except OSError as error:
-                raise _as_storage_error(error, self._folder) from error
-            location = len(self._files) << _OFFSET_BITS | self._end
+                raise as_storage_error(error, self._folder) from error
+            place = (self._archived + len(self._files)) << _OFFSET_BITS | self._end
             self._end += len(data)
             self._spent = spent
         if not self._dirty.is_set():
             self._dirty.set()
-        return location
+        return place
 
     def _begin_segment(self) -> None:
         if self._files:
             os.fdatasync(self._files[-1])
-        path = self._path(len(self._files) + 1)
+        path = self._path(self._archived + len(self._files) + 1)
         self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644))
         self._end = 0
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # so that the file's name survives a power cut, too
-        finally:
-            os.close(folder)
+        sync_folder(self._folder)
 
     def _commit(self) -> None:
         while not self._closing.is_set():
@@ -267,148 +244,129 @@ class Journal:
                 return
 
     def _open(self) -> None:
-        for path in sorted(self._folder.glob("*.journal")):
+        layout = read_layout(self._folder)
+        if layout.archive is not None:
+            self._load_archive(layout.archive, layout.checksum)
+            self._archived = layout.archived
+        remove_stale(layout)
+        for path in layout.segments:
             self._load(path)
         if not self._files:
             self._begin_segment()
 
+    def _load_archive(self, path: Path, checksum: int) -> None:
+        from synthie.llm.archive import Archive  # pyarrow, for the few who need it
+
+        self._archive = Archive(path, checksum)
+        self._spent = self._archive.spent
+        for first, keys in self._archive.row_keys():
+            rows = np.arange(first, first + len(keys) // KEY_BYTES, dtype=np.uint64)
+            self._index.put_many(keys, rows)
+
     def _load(self, path: Path) -> None:
-        expected = self._path(len(self._files) + 1)
-        if path != expected:
-            raise StorageError(
-                f"The journal lacks the segment {expected.name} but has {path.name}. Put the missing file back from "
-                "a copy, or rename the later ones so that the numbers have no gap."
-            )
         descriptor = os.open(path, os.O_RDWR)
         self._files.append(descriptor)
-        size = os.fstat(descriptor).st_size
-        self._end = self._scan(path, descriptor, size) if size else 0
-        if self._end < size:
-            _set_tail_aside(path, descriptor, self._end, size)
-
-    def _scan(self, path: Path, descriptor: int, size: int) -> int:
-        """Index the records of one segment; return the byte behind its last sound record."""
-        base = len(self._files) << _OFFSET_BITS
-        with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as data:
-            end = offset = 0
-            while 0 <= offset < size:
-                found = _record_at(data, offset, size)
-                if found is None:
-                    offset = data.find(_MAGIC, offset + 1)
-                    continue
-                if offset > end:
-                    log.warning(
-                        "%s: %d bytes from byte %d on are damaged; the responses in them are lost and will be "
-                        "asked for again, all others are intact",
-                        path,
-                        offset - end,
-                        end,
-                    )
-                kind, key, spent, length = found
-                if kind == _RESPONSE:
-                    self._index.put(key, base | offset)
-                self._spent = max(self._spent, spent)
-                end = offset = offset + length
-        return end
+        base = (self._archived + len(self._files)) << _OFFSET_BITS
+        keys, places, end, total = bytearray(), array("Q"), 0, 0
+        for offset, kind, key, _, spent, length in scan(descriptor):
+            if kind == RESPONSE:
+                keys += key
+                places.append(base | offset)
+                if len(places) == _INDEXED_ROWS:
+                    self._index.put_many(keys, np.frombuffer(places, np.uint64))
+                    keys, places = bytearray(), array("Q")
+            elif kind == DAMAGE:
+                warn_of_damage(path, offset, length)
+            if spent > total:
+                total = spent
+            end = offset + length
+        self._spent = max(self._spent, total)
+        self._end = end
+        self._index.put_many(keys, np.frombuffer(places, np.uint64))
+        cut_tail_off(path, descriptor, end)
 
 
-class _Stored(msgspec.Struct, omit_defaults=True, frozen=True):
-    """The payload of a response: `Record` without what the header holds."""
+@dataclass(frozen=True, slots=True)
+class JournalSummary:
+    """What a journal holds.
 
-    text: str
-    finish_reason: str | None = None
-    model: str = ""
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
-    latency_s: float = 0.0
-    attempts: int = 1
-    time: float = 0.0
+    Attributes:
+        rows: responses stored; several answers to one question count each.
+        charges: costs that no response stands for.
+        spent: everything it accounts for, in picodollars.
+        bytes: size of its files.
+        position: archived segments, segment and byte up to which it has been read, for `read_journal`.
+    """
 
-
-_decoder = msgspec.json.Decoder(_Stored)
-
-
-class _Index:
-    """Key (16 bytes, uniformly distributed) -> location, by linear probing in three flat arrays."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._allocate(1 << 10)
-
-    def __len__(self) -> int:
-        return self._count
+    rows: int = 0
+    charges: int = 0
+    spent: int = 0
+    bytes: int = 0
+    position: tuple[int, int, int] = (0, 1, 0)
 
     @property
-    def nbytes(self) -> int:
-        return 3 * 8 * len(self._locations)
-
-    def get(self, key: bytes) -> int:
-        """The location, or -1."""
-        return self._locations[self._slot(int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little"))] - 1
-
-    def put(self, key: bytes, location: int) -> None:
-        first, second = int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
-        slot = self._slot(first, second)
-        if not self._locations[slot]:
-            if self._count >= _MAX_LOAD * len(self._locations):
-                self._grow()
-                slot = self._slot(first, second)
-            self._count += 1
-        self._firsts[slot], self._seconds[slot], self._locations[slot] = first, second, location + 1
-
-    def keys(self) -> Iterator[bytes]:
-        for first, second, location in zip(self._firsts, self._seconds, self._locations, strict=True):
-            if location:
-                yield first.to_bytes(8, "little") + second.to_bytes(8, "little")
-
-    def _slot(self, first: int, second: int) -> int:
-        firsts, seconds, locations, mask = self._firsts, self._seconds, self._locations, self._mask
-        slot = first & mask
-        while locations[slot] and (firsts[slot] != first or seconds[slot] != second):
-            slot = (slot + 1) & mask
-        return slot
-
-    def _allocate(self, slots: int) -> None:
-        self._mask = slots - 1
-        self._firsts, self._seconds, self._locations = (array("Q", bytes(8 * slots)) for _ in range(3))
-
-    def _grow(self) -> None:
-        old = self._firsts, self._seconds, self._locations
-        self._allocate(2 * len(self._locations))
-        for first, second, location in zip(*old, strict=True):
-            if location:
-                slot = self._slot(first, second)
-                self._firsts[slot], self._seconds[slot], self._locations[slot] = first, second, location
+    def spent_usd(self) -> float:
+        """`spent` in US dollars."""
+        return self.spent / 1e12
 
 
-def _record_at(data: mmap.mmap, offset: int, size: int) -> tuple[int, bytes, int, int] | None:
-    """Kind, key, running total and length of the record at ``offset``, or None if there is no sound one."""
-    if size - offset < _HEADER.size:
-        return None
-    magic, crc, length, kind, key, _, spent = _HEADER.unpack_from(data, offset)
-    whole = _HEADER.size + length
-    if magic != _MAGIC or length > _MAX_PAYLOAD or offset + whole > size:
-        return None
-    if zlib.crc32(data[offset + _CRC_FROM : offset + whole]) != crc:
-        return None
-    return kind, key, spent, whole
+def read_journal(folder: Path, since: JournalSummary | None = None) -> JournalSummary:
+    """Look at a journal, also while another process writes to it; changes nothing and locks nobody out.
+
+    Args:
+        folder: the journal's folder; one that does not exist holds nothing.
+        since: an earlier summary of the same folder: only what came after it is read.
+
+    Raises:
+        StorageError: a segment is missing, or the archive is damaged.
+        OSError: the folder cannot be read.
+    """
+    for tries in range(_TRIES):
+        try:
+            return _summarise(folder, since or JournalSummary())
+        except FileNotFoundError:  # a compaction has just removed a segment
+            if not folder.exists():
+                return JournalSummary()
+            if tries == _TRIES - 1:
+                raise
+    raise AssertionError
 
 
-def _set_tail_aside(path: Path, descriptor: int, end: int, size: int) -> None:
-    side = path.with_name(f"{path.name}.damaged-{end}")
-    with side.open("wb") as file:
-        for position in range(end, size, 1 << 20):
-            file.write(os.pread(descriptor, min(1 << 20, size - position), position))
-        file.flush()
-        os.fsync(file.fileno())
-    os.ftruncate(descriptor, end)
-    log.warning(
-        "%s: the last %d bytes are no whole record (an interrupted write); moved to %s, all earlier records are intact",
-        path,
-        size - end,
-        side.name,
-    )
+def _summarise(folder: Path, since: JournalSummary) -> JournalSummary:
+    layout = read_layout(folder)
+    if layout.archived != since.position[0]:
+        since = JournalSummary()
+    rows, charges, spent = since.rows, since.charges, since.spent
+    _, segment, end = since.position
+    size = 0
+    if layout.archive is not None:
+        size = layout.archive.stat().st_size
+        if since.position[0] != layout.archived:
+            rows, charges, spent = _count_archive(layout.archive, layout.checksum)
+            segment = layout.archived + 1
+    for number, path in enumerate(layout.segments, layout.archived + 1):
+        size += path.stat().st_size
+        if number < segment:
+            continue
+        if number > segment:
+            segment, end = number, 0
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            for offset, kind, _, _, total, length in scan(descriptor, end):
+                rows += kind == RESPONSE
+                charges += kind == CHARGE
+                spent = max(spent, total)
+                end = offset + length
+        finally:
+            os.close(descriptor)
+    return JournalSummary(rows, charges, spent, size, (layout.archived, segment, end))
+
+
+def _count_archive(path: Path, checksum: int) -> tuple[int, int, int]:
+    from synthie.llm.archive import Archive
+
+    with Archive(path, checksum) as archive:
+        return len(archive), sum(count for count, _ in archive.charges.values()), archive.spent
 
 
 def _write_whole(descriptor: int, data: bytes, offset: int) -> None:
@@ -420,22 +378,3 @@ def _write_whole(descriptor: int, data: bytes, offset: int) -> None:
     except OSError:
         os.ftruncate(descriptor, offset)
         raise
-
-
-def _lock(folder: Path) -> int:
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise BusyError(
-            f"Another process writes to the journal {folder}. Wait until it ends or stop it, then run again."
-        ) from None
-    return descriptor
-
-
-def _as_storage_error(error: OSError, folder: Path) -> StorageError:
-    return storage_error(error, folder) or StorageError(
-        f"Cannot write the journal in {folder}: {error.strerror}. Mend the disk or choose another run folder and run "
-        "the same command again; the responses stored so far are intact."
-    )

@@ -2,54 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from journal_data import RECORDS, content, fill, flip, key_of, record_of, segment
 
 from synthie.errors import BusyError, StorageError
-from synthie.llm.journal import KEY_BYTES, Journal, Record
-
-
-def key_of(number: int) -> bytes:
-    return hashlib.blake2b(str(number).encode(), digest_size=KEY_BYTES).digest()
-
-
-def record_of(number: int, text: str = "") -> Record:
-    return Record(
-        key=key_of(number),
-        cost=1_000 + number,
-        text=text or f"Text {number} — Zürich.",
-        finish_reason="stop",
-        model="m",
-        input_tokens=number,
-        output_tokens=2,
-        latency_s=0.25,
-        attempts=3,
-        time=1.5,
-    )
-
-
-def segment(folder: Path) -> Path:
-    return folder / "000001.journal"
-
-
-def fill(folder: Path, count: int) -> list[int]:
-    """Append ``count`` records; returns the file's size after each."""
-    sizes = []
-    with Journal(folder) as journal:
-        for number in range(count):
-            journal.append(record_of(number))
-            sizes.append(segment(folder).stat().st_size)
-    return sizes
+from synthie.llm import segments
+from synthie.llm.compaction import compact
+from synthie.llm.journal import Journal, Record, read_journal
+from synthie.llm.key_index import KeyIndex
+from synthie.llm.segments import DAMAGE, RESPONSE, Entry, encode_entry, encode_record, scan
 
 
 def test_a_reopened_journal_returns_every_record_as_it_was_appended(tmp_path: Path) -> None:
@@ -130,10 +105,8 @@ def test_a_flipped_byte_costs_one_record_at_most(position: int, flipped: int) ->
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sizes = fill(folder, 8)
-        data = bytearray(segment(folder).read_bytes())
-        position %= len(data)
-        data[position] ^= flipped
-        segment(folder).write_bytes(data)
+        position %= sizes[-1]
+        flip(segment(folder), position, flipped)
         hit = sum(size <= position for size in sizes)
         with Journal(folder) as journal:
             assert [n for n in range(8) if key_of(n) not in journal] == [hit]
@@ -155,9 +128,7 @@ def test_a_damaged_record_in_the_middle_is_reported_and_its_cost_still_counts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     sizes = fill(tmp_path, 5)
-    data = bytearray(segment(tmp_path).read_bytes())
-    data[sizes[1] + 60] ^= 0xFF
-    segment(tmp_path).write_bytes(data)
+    flip(segment(tmp_path), sizes[1] + 60)
     with caplog.at_level(logging.WARNING), Journal(tmp_path) as journal:
         assert [key_of(n) in journal for n in range(5)] == [True, True, False, True, True]
         assert journal.spent == sum(1_000 + n for n in range(5))
@@ -231,3 +202,200 @@ def test_the_index_takes_at_most_100_bytes_a_row(tmp_path: Path) -> None:
             journal.append(record_of(number))
             if number in (1_000, 5_000, 11_000, 19_999):
                 assert journal.index_bytes <= 100 * len(journal)
+
+
+# --- Form on disk ---------------------------------------------------------------------------------------------------
+
+
+def test_a_record_without_an_endpoint_is_stored_and_read_as_ever(tmp_path: Path) -> None:
+    payload = b'{"text":"Ulm is a city.","finish_reason":"stop","model":"m","input_tokens":3}'
+    old = encode_entry(RESPONSE, key_of(1), 7, 7, payload)
+    segment(tmp_path).write_bytes(old)
+    expected = Record(key=key_of(1), cost=7, text="Ulm is a city.", finish_reason="stop", model="m", input_tokens=3)
+    assert content(tmp_path) == ({key_of(1): expected}, 7)
+    assert encode_record(expected) == payload
+    assert json.loads(encode_record(record_of(1)))["endpoint"] == "http://127.0.0.1:1/v1"
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    records=st.lists(RECORDS, max_size=8), chunk=st.integers(1, 400), flips=st.lists(st.integers(0, 10**4), max_size=3)
+)
+def test_reading_in_pieces_of_any_size_finds_the_same_records(
+    records: list[Record], chunk: int, flips: list[int]
+) -> None:
+    data, bounds = bytearray(), [0]
+    for record in records:
+        data += encode_entry(RESPONSE, record.key, record.cost, 0, encode_record(record))
+        bounds.append(len(data))
+    hit = {flip % len(data) for flip in flips if data}
+    for position in hit:
+        data[position] ^= 0x5A
+    sound = [start for start, end in pairwise(bounds) if not any(start <= at < end for at in hit)]
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        whole = list(scan(file.fileno()))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(segments, "_CHUNK", chunk)
+            pieces = list(scan(file.fileno()))
+    assert pieces == whole
+    assert [offset for offset, kind, *_ in whole if kind == RESPONSE] == sound
+    _check_that_entries_leave_no_gap(whole)
+
+
+def _check_that_entries_leave_no_gap(entries: list[Entry]) -> None:
+    end = 0
+    for offset, _, _, _, _, length in entries:
+        assert offset == end
+        end = offset + length
+    kinds = [entry[1] for entry in entries]
+    assert (DAMAGE, DAMAGE) not in pairwise(kinds)
+    assert not kinds or kinds[-1] != DAMAGE
+
+
+# --- Crash and resume -----------------------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), st.integers(0, 12)),
+        st.tuples(st.just("charge"), st.integers(0, 10**6)),
+        st.tuples(st.just("crash"), st.integers(0, 10**4)),
+        st.tuples(st.just("restart"), st.just(0)),
+        st.tuples(st.just("compact"), st.just(0)),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=STEPS)
+def test_however_often_it_crashes_each_answer_is_stored_once_and_the_spending_is_exact(
+    steps: list[tuple[str, int]],
+) -> None:
+    """A crash leaves the files as they are, with a part of what was just being written behind them."""
+    with tempfile.TemporaryDirectory() as name:
+        lives, asked, spent = 0, {}, 0
+        folder = Path(name, "0")
+        journal = Journal(folder, segment_bytes=700)
+        for step, value in steps:
+            if step == "ask" and key_of(value) not in journal:
+                assert value not in asked
+                asked[value] = record_of(value)
+                journal.append(asked[value])
+                spent += asked[value].cost
+            elif step == "charge":
+                journal.charge(value, "timed out")
+                spent += value
+            elif step == "crash":
+                lives += 1
+                folder = shutil.copytree(folder, Path(name, str(lives)))
+                journal.close()
+                torn = encode_entry(RESPONSE, key_of(99), 5, spent + 5, encode_record(record_of(99)))
+                with max(folder.glob("*.journal")).open("ab") as file:
+                    file.write(torn[: value % len(torn)])
+                journal = Journal(folder, segment_bytes=700)
+            elif step in ("restart", "compact"):
+                journal.close()
+                if step == "compact":
+                    compact(folder)
+                journal = Journal(folder, segment_bytes=700)
+            assert (len(journal), journal.spent) == (len(asked), spent)
+        journal.close()
+        assert content(folder) == ({key_of(number): record for number, record in asked.items()}, spent)
+        summary = read_journal(folder)
+        assert (summary.rows, summary.spent) == (len(asked), spent)
+
+
+# --- Looking on -----------------------------------------------------------------------------------------------------
+
+
+def test_a_journal_is_read_while_another_process_writes_to_it(tmp_path: Path) -> None:
+    with Journal(tmp_path, segment_bytes=500) as journal:
+        summary = read_journal(tmp_path)
+        for number in range(20):
+            journal.append(record_of(number))
+            journal.charge(5, "timed out")
+            summary = read_journal(tmp_path, summary)
+            assert (summary.rows, summary.charges, summary.spent) == (number + 1, number + 1, journal.spent)
+            assert summary.bytes == sum(path.stat().st_size for path in tmp_path.glob("*.journal"))
+    assert summary == read_journal(tmp_path)
+
+
+def test_a_record_that_is_just_being_written_is_neither_counted_nor_touched(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    record = encode_entry(RESPONSE, key_of(3), 1_003, 4_006, encode_record(record_of(3)))
+    before = segment(tmp_path).read_bytes()
+    summary = read_journal(tmp_path)
+    for length in range(len(record)):
+        segment(tmp_path).write_bytes(before + record[:length])
+        assert read_journal(tmp_path, summary).rows == 3
+        assert segment(tmp_path).read_bytes() == before + record[:length]
+    segment(tmp_path).write_bytes(before + record)
+    assert (read_journal(tmp_path, summary).rows, read_journal(tmp_path).rows) == (4, 4)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "000001.journal"}
+
+
+def test_a_journal_that_is_not_there_yet_holds_nothing(tmp_path: Path) -> None:
+    assert read_journal(tmp_path / "journal").rows == 0
+    assert not (tmp_path / "journal").exists()
+
+
+def test_who_looks_on_notices_a_compaction(tmp_path: Path) -> None:
+    fill(tmp_path, 10)
+    before = read_journal(tmp_path)
+    compact(tmp_path)
+    fill(tmp_path, 5, first=10)
+    after = read_journal(tmp_path, before)
+    assert (after.rows, after.spent) == (15, sum(1_000 + number for number in range(15)))
+    assert after == read_journal(tmp_path)
+
+
+# --- Index ----------------------------------------------------------------------------------------------------------
+
+CLUSTERED_KEYS = st.builds(
+    lambda low, high, second: (low | high << 40).to_bytes(8, "little") + second.to_bytes(8, "little"),
+    st.integers(0, 7),
+    st.integers(0, 2),
+    st.integers(0, 2),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    batches=st.lists(st.tuples(st.booleans(), st.lists(st.tuples(CLUSTERED_KEYS, st.integers(0, 2**62)), max_size=30)))
+)
+def test_the_index_holds_what_a_dictionary_would(batches: list[tuple[bool, list[tuple[bytes, int]]]]) -> None:
+    """The keys share their first slots, and repeat."""
+    index, plain = KeyIndex(), {}
+    for at_once, rows in batches:
+        if at_once:
+            index.put_many(b"".join(key for key, _ in rows), np.array([place for _, place in rows], np.uint64))
+        else:
+            for key, place in rows:
+                index.put(key, place)
+        plain.update(rows)
+        assert len(index) == len(plain)
+        assert {key: index.get(key) for key in index.keys()} == plain  # noqa: SIM118
+
+
+def test_the_index_grows_alike_by_single_keys_and_by_many() -> None:
+    keys = [key_of(number) for number in range(5_000)]
+    many, single = KeyIndex(), KeyIndex()
+    many.put_many(b"".join(keys), np.arange(len(keys), dtype=np.uint64))
+    for number, key in enumerate(keys):
+        single.put(key, number)
+    assert [many.get(key) for key in keys] == [single.get(key) for key in keys] == list(range(len(keys)))
+    assert many.nbytes == single.nbytes
+    assert many.get(key_of(-1)) == -1
+
+
+def test_opening_indexes_in_batches_of_any_size_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, 10)
+    with Journal(tmp_path) as journal:
+        journal.append(record_of(3, "newer"))
+    expected = content(tmp_path)
+    for size in (1, 4, 11, 12):
+        monkeypatch.setattr("synthie.llm.journal._INDEXED_ROWS", size)
+        assert content(tmp_path) == expected
+    assert expected[0][key_of(3)] == record_of(3, "newer")
