@@ -1,10 +1,11 @@
-"""A chat completions endpoint on loopback that follows a script and remembers what it was asked."""
+"""An endpoint on loopback, of both protocols, that follows a script and remembers what it was asked."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
+import ssl
 import threading
 import time
 from collections import deque
@@ -20,7 +21,10 @@ _LINE = re.compile(r"^\d+\. (.+?) \| (.+?) \| (.+)$", re.MULTILINE)
 
 @dataclass
 class Reply:
-    """What the endpoint answers: ``content`` in a completion, or any ``body`` with any ``status``."""
+    """What the endpoint answers: ``content`` in a completion, or any ``body`` with any ``status``.
+
+    A ``body`` of bytes is sent as it is. ``breaks_off`` closes the connection without an answer.
+    """
 
     content: Any = "A text."
     status: int = 200
@@ -28,6 +32,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     finish_reason: str = "stop"
+    breaks_off: bool = False
     usage: dict[str, Any] | None = field(
         default_factory=lambda: {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": COMPLETION_TOKENS}
     )
@@ -46,11 +51,13 @@ class Seen:
     headers: dict[str, str]
     query: dict[str, str]
     at: float
+    url: str = ""
 
 
 def faithful(seen: Seen) -> Reply:
     """States the triplets of the last message, one sentence each."""
-    facts = _LINE.findall(seen.body["messages"][-1]["content"].split("\n\n")[-1])
+    messages = seen.body.get("messages") or seen.body["input"]
+    facts = _LINE.findall(messages[-1]["content"].split("\n\n")[-1])
     return Reply(" ".join(f"The {relation} of {subject} is {obj}." for subject, relation, obj in facts))
 
 
@@ -66,13 +73,21 @@ class ScriptedEndpoint:
         models: names under /models, or None to answer it with 404.
     """
 
-    def __init__(self, respond: Callable[[Seen], Reply] = faithful, models: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        respond: Callable[[Seen], Reply] = faithful,
+        models: list[str] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.script: deque[Reply] = deque()
         self.respond = respond
         self.models = models
         self.seen: list[Seen] = []
         self.completions = 0
         self.in_flight = 0
+        self._tls = tls
+        self._port = 0
+        self._connections: set[asyncio.BaseTransport] = set()
         self._started = threading.Event()
 
     def __enter__(self) -> ScriptedEndpoint:
@@ -85,40 +100,81 @@ class ScriptedEndpoint:
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(10)
 
+    def die(self) -> None:
+        """Break off all connections and take no more, as when the process is killed."""
+        asyncio.run_coroutine_threadsafe(self._die(), self._loop).result(10)
+
+    def revive(self) -> None:
+        """Listen again where it did before."""
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+
     async def _serve(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(client_max_size=1 << 24)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/responses", self._chat)
         app.router.add_get("/v1/models", self._list)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        self.base_url = f"http://127.0.0.1:{port}/v1"
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await self._listen()
+        scheme = "https" if self._tls else "http"
+        self.base_url = f"{scheme}://127.0.0.1:{self._port}/v1"
         self._started.set()
         await self._end.wait()
-        await runner.cleanup()
+        await self._runner.cleanup()
 
-    async def _chat(self, request: web.Request) -> web.Response:
+    async def _listen(self) -> None:
+        self._site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls, reuse_address=True)
+        await self._site.start()
+        self._port = self._runner.addresses[0][1]
+
+    async def _die(self) -> None:
+        await self._site.stop()
+        for transport in self._connections:
+            transport.abort()  # type: ignore[attr-defined]
+        self._connections.clear()
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        self._connections.add(request.transport)
         self.in_flight += 1
         try:
-            seen = Seen(json.loads(await request.read()), dict(request.headers), dict(request.query), time.time())
+            body = json.loads(await request.read())
+            seen = Seen(body, dict(request.headers), dict(request.query), time.time(), str(request.url))
             self.seen.append(seen)
             reply = self.script.popleft() if self.script else self.respond(seen)
             await asyncio.sleep(reply.delay_s)
         finally:
             self.in_flight -= 1
+        if reply.breaks_off:
+            request.transport.abort()
+            return web.Response()
+        if isinstance(reply.body, bytes):
+            return web.Response(body=reply.body, status=reply.status, headers=reply.headers)
         if reply.body is not None or reply.status != 200:
             return web.json_response(reply.body, status=reply.status, headers=reply.headers)
         self.completions += 1
-        choice = {"index": 0, "message": {"content": reply.content}, "finish_reason": reply.finish_reason}
-        body = {"model": seen.body["model"] + "-2024", "choices": [choice]}
-        if reply.usage is not None:
-            body["usage"] = reply.usage
-        return web.json_response(body, headers=reply.headers)
+        form = _completion if "messages" in seen.body else _response
+        return web.json_response(form(seen.body["model"] + "-2024", reply), headers=reply.headers)
 
     async def _list(self, request: web.Request) -> web.Response:
         if self.models is None:
             return web.json_response({"error": {"message": "unknown"}}, status=404)
         return web.json_response({"data": [{"id": name} for name in self.models]})
+
+
+def _completion(model: str, reply: Reply) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"content": reply.content}, "finish_reason": reply.finish_reason}
+    return {"model": model, "choices": [choice]} | ({} if reply.usage is None else {"usage": reply.usage})
+
+
+def _response(model: str, reply: Reply) -> dict[str, Any]:
+    """The same answer in the form of the Responses API."""
+    status, reason = {"stop": ("completed", None), "length": ("incomplete", "max_output_tokens")}[reply.finish_reason]
+    message = {"type": "message", "content": [{"type": "output_text", "text": reply.content}]}
+    usage = reply.usage and {
+        "input_tokens": reply.usage["prompt_tokens"],
+        "output_tokens": reply.usage["completion_tokens"],
+    }
+    details = reason and {"reason": reason}
+    return {"model": model, "status": status, "output": [message], "usage": usage, "incomplete_details": details}

@@ -25,8 +25,10 @@ from synthie.errors import (
 )
 from synthie.llm.client import Client, Completion, Request, RequestFailedError, StoppedError
 from synthie.llm.endpoint import Endpoint
+from synthie.llm.lane import Lane
 from synthie.llm.limits import Limiter
 from synthie.llm.pricing import Ledger, Price, Usage
+from synthie.llm.protocol import encode_body
 
 PRICE = Price(input=2, cached_input=1, output=10)
 REQUEST = Request(
@@ -59,10 +61,8 @@ def ask(
 
     async def run() -> list[Completion | BaseException]:
         client = Client(
-            endpoint or Endpoint(server.base_url, "m"),
-            price=PRICE,
+            [Lane(endpoint or Endpoint(server.base_url, "m"), price=PRICE, limiter=Limiter(concurrency))],
             ledger=ledger or Ledger(10**12),
-            limiter=Limiter(concurrency),
             **{"backoff_s": 0.001, **options},
         )
         async with client:
@@ -100,14 +100,40 @@ def test_content_may_be_null_or_in_parts(server: ScriptedEndpoint, content: Any,
     assert completion(server).text == text
 
 
+def test_the_responses_api_is_spoken_where_it_is_configured(server: ScriptedEndpoint) -> None:
+    server.script.append(Reply("Grüße.", finish_reason="length"))
+    messages = [{"role": "user", "content": "1. A | is | B"}]
+    request = Request(encode_body("responses", "m", messages, {"max_tokens": 50}), 200, 50)
+    endpoint = Endpoint.from_config(config(base_url=server.base_url, api="responses"))
+    result = completion(server, endpoint=endpoint, requests=[request])
+    assert (result.text, result.finish_reason, result.model) == ("Grüße.", "length", "m-2024")
+    assert (result.usage, result.cost, result.endpoint) == (Usage(100, 20), COST, server.base_url)
+    assert server.seen[0].url.endswith("/v1/responses")
+
+
+def test_a_failed_response_is_treated_like_the_status_that_says_the_same(server: ScriptedEndpoint) -> None:
+    def failed(code: str) -> Reply:
+        return Reply(body={"status": "failed", "output": [], "error": {"code": code, "message": "Sorry."}})
+
+    endpoint = Endpoint(server.base_url, "m", api="responses")
+    server.script.extend(map(failed, ["server_error", "rate_limit_exceeded", "rate_limit_exceeded"]))
+    request = Request(b'{"model": "m", "input": [{"content": "1. A | is | B"}]}', 200, 50)
+    assert completion(server, endpoint=endpoint, requests=[request], max_attempts=2).attempts == 4
+    server.script.append(failed("invalid_prompt"))
+    error = failure(server, endpoint=endpoint, requests=[request])
+    assert isinstance(error, RequestFailedError)
+    assert error.permanent
+    assert "Sorry." in str(error)
+
+
 def test_an_answer_without_usage_is_reckoned_at_the_bounds(server: ScriptedEndpoint) -> None:
     server.script.append(Reply("Sixteen letters.", usage=None))
     assert completion(server).usage == Usage(200, 17)
 
 
 def test_refusals_for_want_of_capacity_never_use_up_the_tries(server: ScriptedEndpoint) -> None:
-    server.script.extend(Reply.error(429, retry_after_ms="1") for _ in range(20))
-    assert completion(server, max_attempts=1).attempts == 21
+    server.script.extend(Reply.error(429, retry_after_ms="1") for _ in range(10))
+    assert completion(server, max_attempts=1).attempts == 11
 
 
 @pytest.mark.parametrize("status", [408, 409, 500, 502, 503, 504, 529])
@@ -120,7 +146,7 @@ def test_a_request_fails_when_its_tries_are_used_up(server: ScriptedEndpoint) ->
     server.respond = lambda seen: Reply.error(500, "broken disk")
     error = failure(server, max_attempts=3)
     assert isinstance(error, RequestFailedError)
-    assert (error.status, error.attempts, len(server.seen)) == (500, 3, 3)
+    assert (error.status, error.attempts, error.permanent, len(server.seen)) == (500, 3, False, 3)
     assert "broken disk" in str(error)
 
 
@@ -150,8 +176,18 @@ def test_a_request_that_cannot_succeed_fails_at_once(server: ScriptedEndpoint, s
     server.script.append(Reply.error(status, "maximum context length is 8192", code="context_length_exceeded"))
     error = failure(server)
     assert isinstance(error, RequestFailedError)
-    assert (error.status, len(server.seen)) == (status, 1)
+    assert (error.status, error.permanent, len(server.seen)) == (status, True, 1)
     assert "maximum context length" in str(error)
+    assert "generation.max_tokens" in str(error)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_the_content_filter_fails_its_rows_and_never_the_run(server: ScriptedEndpoint, status: int) -> None:
+    server.respond = lambda seen: Reply.error(status, "Flagged.", code="content_filter")
+    results = ask(server, 30)
+    assert all(isinstance(result, RequestFailedError) and result.permanent for result in results)
+    assert f"the endpoint's content filter refuses the request ({status}: Flagged.)" in str(results[0])
+    assert len(server.seen) == 30
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -229,12 +265,32 @@ def test_a_budget_error_names_what_is_spent_and_the_mend(server: ScriptedEndpoin
     assert "higher max_usd" in str(error)
 
 
+def test_a_cancelled_call_counts_as_paid_in_full_and_frees_its_place(server: ScriptedEndpoint) -> None:
+    server.script.append(Reply(delay_s=60))
+    ledger, presumed = Ledger(10**6), []
+
+    async def run() -> None:
+        lane = Lane(Endpoint(server.base_url), price=PRICE, limiter=Limiter(1))
+        async with Client([lane], ledger=ledger, on_presumed=lambda cost, reason: presumed.append(cost)) as client:
+            task, waiting = (asyncio.create_task(client.complete(REQUEST)) for _ in range(2))
+            while not server.seen:
+                await asyncio.sleep(0.01)
+            assert (client.in_flight, client.limit) == (1, 1)
+            task.cancel()
+            await waiting
+            assert client.in_flight == 0
+
+    asyncio.run(run())
+    assert presumed == [WORST]
+    assert (ledger.spent, ledger.reserved) == (WORST + COST, 0)
+
+
 def test_stop_lets_calls_in_flight_end_and_sends_nothing_more(server: ScriptedEndpoint) -> None:
     server.respond = lambda seen: Reply(delay_s=0.3)
 
     async def run() -> list[Completion | BaseException]:
-        limiter = Limiter(2)
-        async with Client(Endpoint(server.base_url), price=PRICE, ledger=Ledger(10**9), limiter=limiter) as client:
+        lane = Lane(Endpoint(server.base_url), price=PRICE, limiter=Limiter(2))
+        async with Client([lane], ledger=Ledger(10**9)) as client:
             tasks = [asyncio.create_task(client.complete(REQUEST)) for _ in range(6)]
             while len(server.seen) < 2:
                 await asyncio.sleep(0.01)
@@ -251,7 +307,8 @@ def test_stop_ends_a_long_wait_for_retry_after(server: ScriptedEndpoint) -> None
     server.respond = lambda seen: Reply.error(429, retry_after="3600")
 
     async def run() -> None:
-        async with Client(Endpoint(server.base_url), price=PRICE, ledger=Ledger(10**9), limiter=Limiter(2)) as client:
+        lane = Lane(Endpoint(server.base_url), price=PRICE, limiter=Limiter(2))
+        async with Client([lane], ledger=Ledger(10**9)) as client:
             task = asyncio.create_task(client.complete(REQUEST))
             while not client.statistics.retries:
                 await asyncio.sleep(0.01)
@@ -368,9 +425,19 @@ def numbered(count: int) -> list[Request]:
 
 
 def test_llmock_finds_no_fault_with_the_client_in_a_storm(witness: Any) -> None:
-    witness.mock.rate_limit(times=15, retry_after=0.05).fail(500, times=15).fail(503, times=5, retry_after=0.05)
+    witness.mock.rate_limit(times=4, retry_after=0.05).fail(500, times=15).fail(503, times=5, retry_after=0.05)
     results = ask(witness, requests=numbered(60), max_attempts=9, backoff_s=0.05)
     assert all(isinstance(result, Completion) for result in results)
+    witness.mock.assert_resilient()
+
+
+def test_llmock_finds_no_fault_with_the_client_of_the_responses_api(witness: Any) -> None:
+    witness.mock.rate_limit(times=3, retry_after=0.05).fail(500, times=3)
+    messages = [[{"role": "user", "content": f"Number {n}"}] for n in range(12)]
+    requests = [Request(encode_body("responses", "m", one, {"max_tokens": 50, "seed": 1}), 200, 50) for one in messages]
+    endpoint = Endpoint(witness.base_url, "m", api="responses")
+    results = ask(witness, endpoint=endpoint, requests=requests, max_attempts=9, backoff_s=0.05)
+    assert all(isinstance(result, Completion) and result.text and result.finish_reason == "stop" for result in results)
     witness.mock.assert_resilient()
 
 
