@@ -10,13 +10,15 @@ import base64
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 from prefect.artifacts import create_markdown_artifact
 
+from flows.costs import bill_page
+from flows.wording import table
 from kg.graph import KnowledgeGraph
 from kg.plots import plot_graph
 from kg.sampling.tables import headline, report_table
@@ -61,9 +63,10 @@ def show_coverage(run: Run) -> None:
 
 
 def show_cost(run: Run) -> None:
-    """Tokens, dollars and rejections of the generation."""
-    cost = json.loads((run.texts / "cost.json").read_bytes())
-    _show("cost", run.texts, "Cost of the texts", *_tables(cost))
+    """Tokens, dollars and rejections of the generation, as far as it came."""
+    bill = run.texts / "cost.json"
+    if bill.exists():
+        _show("cost", run.texts, "Cost of the texts", bill_page(json.loads(bill.read_bytes())))
 
 
 def show_texts(run: Run) -> None:
@@ -104,12 +107,13 @@ def _show(key: str, folder: Path, title: str, *parts: str) -> None:
 
 def _tables(data: dict[str, Any]) -> Iterator[str]:
     """One table of all single figures, then one for each list of records (its first rows)."""
-    yield _table(("figure", "value"), _figures(data))
+    yield table(("figure", "value"), _figures(data))
     for name, rows in data.items():
         if isinstance(rows, list) and rows and isinstance(rows[0], dict):
             yield f"### {_words(name)}" + (f" (first {_TABLE_ROWS} of {len(rows)})" if len(rows) > _TABLE_ROWS else "")
-            yield _table(
-                [_words(column) for column in rows[0]], (map(_cell, row.values()) for row in rows[:_TABLE_ROWS])
+            yield table(
+                [_words(column) for column in rows[0]],
+                ([_cell(value) for value in row.values()] for row in rows[:_TABLE_ROWS]),
             )
 
 
@@ -123,11 +127,6 @@ def _figures(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _table(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _cell(value: Any) -> str:

@@ -16,8 +16,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from flows import artifacts
-from flows.progress import ArtifactProgress
+from flows.keys import load_secret
+from flows.limits import GlobalLimit
+from flows.progress import ArtifactProgress, Watch
 from flows.runners import TaskMapper, with_absolute_paths
+from flows.texts import TextsWatch
 from kg.stage import Manifest
 from synthie.config import (
     DatasetConfig,
@@ -31,6 +34,7 @@ from synthie.config import (
     RunnerConfig,
     SamplingConfig,
 )
+from synthie.errors import SynthieError
 from synthie.pipeline import STAGES, Run
 
 __all__ = [
@@ -128,7 +132,11 @@ def sets_flow(config: RunConfig) -> Manifest:
 @flow(name="texts", flow_run_name="texts of {config.run}")
 def texts_flow(config: RunConfig) -> Manifest:
     """Have the LLM write a text for each set and check it."""
-    manifest = _stage("texts", config)
+    try:
+        manifest = _stage("texts", config)
+    except SynthieError:
+        artifacts.show_cost(Run(config))  # of what there is
+        raise
     artifacts.show_cost(Run(config))
     artifacts.show_texts(Run(config))
     return manifest
@@ -173,8 +181,16 @@ def _stage(name: str, config: RunConfig) -> Manifest:
 def run_stage(name: str, config: RunConfig) -> Manifest:
     """Run one stage of the pipeline; its progress is an artifact of the task run."""
     stage = next(stage for stage in STAGES if stage.name == name)
-    with ArtifactProgress(stage) as progress, ExitStack() as stack:
-        if config.runner.kind == "local":
-            return stage.run(Run(config), progress)
-        mapper = stack.enter_context(TaskMapper(config.runner, config.kg.workers))
-        return stage.run(Run(with_absolute_paths(config), mapper), progress)
+    mapper: TaskMapper | None = None
+    gate: GlobalLimit | None = None
+    watches: list[Watch] = []
+    with ExitStack() as stack:
+        if config.runner.kind != "local":
+            mapper = stack.enter_context(TaskMapper(config.runner, config.kg.workers))
+            config = with_absolute_paths(config)
+        if name == "texts":
+            watches.append(TextsWatch(Run(config).texts))
+            if config.generation.global_limit:
+                gate = stack.enter_context(GlobalLimit(config.generation.global_limit))
+        progress = stack.enter_context(ArtifactProgress(stage, watches))
+        return stage.run(Run(config, mapper, load_secret, gate), progress)

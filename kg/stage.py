@@ -141,6 +141,7 @@ def run_stage(
     seed: int | None,
     work: Callable[[Path], Mapping[str, Any]],
     keep: tuple[str, ...] = (),
+    redo: bool = False,
 ) -> Manifest:
     """Run ``work`` in ``folder`` unless it has been done, and describe the result.
 
@@ -155,6 +156,7 @@ def run_stage(
             fingerprint there.
         keep: names in ``folder`` that survive a change of configuration; they
             are left out of ``outputs``.
+        redo: do the work although it has been done.
 
     Raises:
         BusyError: another process works in ``folder``.
@@ -164,7 +166,7 @@ def run_stage(
     _make_folder(folder)
     try:
         with _locked(folder):
-            done = _finished(folder, fingerprint, keep)
+            done = None if redo else _finished(folder, fingerprint, keep)
             if done is not None:
                 log.info("%s: already done in %s", stage, folder)
                 return done

@@ -25,9 +25,13 @@ from synthie.command import (
     do_stage,
     find_stage,
     plan_run,
+    progress_bar,
 )
 from synthie.errors import InputError, SynthieError
+from synthie.journal_cli import journal_app
 from synthie.kg_cli import kg_app
+from synthie.prompt_cli import prompt_app
+from synthie.status_cli import show_status
 
 if TYPE_CHECKING:
     from synthie.records import Prediction
@@ -45,6 +49,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(kg_app, name="kg")
+app.add_typer(journal_app, name="journal")
+app.add_typer(prompt_app, name="prompt")
+app.command("status")(show_status)
 
 
 def main() -> None:
@@ -90,22 +97,48 @@ def sample(config: ConfigOption = None, set_: SetOption = None, run: RunOption =
 
 
 @app.command()
-def estimate(config: ConfigOption = None, set_: SetOption = None, run: RunOption = None) -> None:
-    """Say what generating the texts will cost, before anything is spent."""
-    from synthie.generate import estimate_cost
+def estimate(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    run: RunOption = None,
+    pilot: Annotated[
+        int, typer.Option(min=0, max=1_000, help="Ask for about this many texts first, and measure; they are kept.")
+    ] = 0,
+) -> None:
+    """Say what generating the texts will cost, before anything is spent.
+
+    Example: synthie estimate --pilot 20
+    """
+    from synthie.money import usd
 
     plan = plan_run(config, set_, run)
-    typer.echo(str(estimate_cost(plan.config.generation, plan.kg, plan.sets)))
-    typer.echo(f"The run's limit is ${plan.config.max_usd:,.2f} (--set max_usd=…).")
+    with progress_bar("ask for a few texts") as progress:
+        told = plan.estimate_cost(pilot, progress)
+    typer.echo(str(told))
+    typer.echo(f"The run's limit is {usd(plan.config.max_usd)} (--set max_usd=…).")
 
 
 @app.command()
-def generate(config: ConfigOption = None, set_: SetOption = None, run: RunOption = None) -> None:
+def generate(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    run: RunOption = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again also for texts that the endpoint refused for good.")
+    ] = False,
+    cancel_batches: Annotated[
+        bool, typer.Option("--cancel-batches", help="Cancel the batches under way, and ask for nothing.")
+    ] = False,
+) -> None:
     """Have the LLM write a text for each set, and check it.
 
     Stop it at any time and start it again: paid responses are kept and never asked for twice.
     """
-    do_stage(plan_run(config, set_, run), find_stage("texts"))
+    plan = plan_run(config, [*(set_ or []), *(["generation.retry_failed=true"] if retry_failed else [])], run)
+    if cancel_batches:
+        typer.echo(f"{plan.cancel_batches()} batches cancelled; what they have answered is fetched by the next run.")
+        return
+    do_stage(plan, find_stage("texts"))
 
 
 @app.command()

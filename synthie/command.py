@@ -122,7 +122,9 @@ def progress_bar(title: str) -> Iterator[Progress]:
         told = time.monotonic()
 
         def show(done: int, total: int | None, unit: str, **details: Any) -> None:
-            words = "  ".join(f"{name} {_shown(value)}" for name, value in details.items())
+            if console.is_terminal:
+                details.pop("eta_s", None)  # the bar tells it
+            words = "  ".join(_shown(name, value) for name, value in details.items())
             count = " of ".join(_amount(number, unit) for number in (done, total) if number is not None)
             bar.update(task, completed=done, total=total, count=count, details=words)
             nonlocal told
@@ -133,10 +135,20 @@ def progress_bar(title: str) -> Iterator[Progress]:
         yield show
 
 
-def _shown(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
+    from synthie.money import usd
+
+    if name == "usd":
+        return usd(value)
+    if name == "projected_usd":
+        return f"of about {usd(value)}"
+    if name == "eta_s":
+        return f"{value / 60:,.0f} min left"
+    if isinstance(value, dict):
+        return f"{name} " + ", ".join(f"{count:,} × {kind}" for kind, count in value.items())
     if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return f"{name} {value:.4g}"
+    return f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
 
 
 def _amount(number: int, unit: str) -> str:

@@ -1,111 +1,170 @@
 """From answers to samples: the journal's answers, in the order of the sets, through the quality gate into Parquet.
 
-Depends on the journal only and asks nobody, so changing a check costs no call.
+Depends on the journal only and asks nobody, so changing a check costs no call. A wave's answers are checked when
+the wave is over; the rows wait in ``.checked/``, a file for every ten thousand sets, until all waves are.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kg.stage import Progress
-from synthie.llm.journal import KEY_BYTES, Journal, Record
+from synthie.llm.journal import Journal, Record
 from synthie.llm.pricing import PICODOLLARS
 from synthie.quality import QualityGate, Reason, Verdict
 from synthie.questions import Questions, TripletSet
 from synthie.records import SAMPLE_SCHEMA, Mention, Triplet
+from synthie.roster import Roster
 
-__all__ = ["Compiler"]
+__all__ = ["Compiled", "Compiler"]
 
 _PART_ROWS = 10_000  # triplet sets behind one pair of Parquet parts
 _CHECKED_PER_REPORT = 500
+_ROW_SCHEMA = SAMPLE_SCHEMA.append(pa.field("position", pa.int64()))
 
 
 class Compiler:
-    """Turns the journal's answers into the Parquet parts of accepted and rejected samples."""
+    """Turns the journal's answers into the Parquet parts of accepted and rejected samples.
 
-    def __init__(self, folder: Path, questions: Questions, gate: QualityGate, journal: Journal) -> None:
+    Args:
+        folder: where ``samples/`` and ``rejected/`` go.
+        questions, roster, journal: what was asked, where each set stands, the answers.
+        gate: the checks.
+        progress: told the texts checked.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        questions: Questions,
+        roster: Roster,
+        journal: Journal,
+        gate: QualityGate,
+        progress: Progress,
+    ) -> None:
         self._folder = folder
+        self._checked = folder / ".checked"
         self._questions = questions
-        self._sets = questions.sets
-        self._gate = gate
+        self._roster = roster
         self._journal = journal
+        self._gate = gate
+        self._progress = progress
+        self._repeats: dict[int, Reason] = {}  # position of a set whose text repeats an earlier one -> why rejected
+        shutil.rmtree(self._checked, ignore_errors=True)
+        self._checked.mkdir()
 
-    def run(self, keys: bytearray, progress: Progress) -> dict[str, Any]:
-        """Check every answer, then find duplicates among the accepted ones, then write; returns the counts."""
-        checked = self._folder / ".checked"
-        for name in (".checked", "samples", "rejected"):
-            shutil.rmtree(self._folder / name, ignore_errors=True)
-            (self._folder / name).mkdir()
+    def check(self) -> None:
+        """Check the answers of the wave, and tell the roster."""
+        pending = self._roster.pending
+        done, total = 0, int(np.count_nonzero(pending))
+        for number, batch in enumerate(self._questions.sets.batches(_PART_ROWS, pending)):
+            rows = []
+            for position, triplet_set in batch:
+                rows.append(self._row(position, triplet_set))
+                done += 1
+                if done % _CHECKED_PER_REPORT == 0:
+                    self._progress(done, total, "checked")
+            if rows:
+                self._put(number, pa.Table.from_pylist(rows, _ROW_SCHEMA))
+        self._progress(done, total, "checked")
+
+    def check_repeats(self) -> None:
+        """Reject the accepted texts that repeat an earlier one, and tell the roster."""
+        positions: list[int] = []
         ids: list[int] = []
         texts: list[str] = []
-        parts = 0
-        for batch in self._sets.batches(_PART_ROWS):
-            rows = self._check(batch, keys, parts * _PART_ROWS, progress)
-            accepted = [row for row in rows if row["verdict"] == "accepted"]
-            ids += [row["id"] for row in accepted]
-            texts += [row["text"] for row in accepted]
-            table = pa.Table.from_pylist(rows, SAMPLE_SCHEMA)
-            pq.write_table(table, checked / f"part-{parts:05d}.parquet")
-            parts += 1
-        repeats = self._repeats(ids, texts)
-        counts = _Counts()
-        for part in range(parts):
-            table = _with_repeats(pq.read_table(checked / f"part-{part:05d}.parquet"), repeats)
-            counts.add(table)
-            for verdict, name in (("accepted", "samples"), ("rejected", "rejected")):
-                chosen = table.filter(pc.field("verdict") == verdict)
-                if chosen.num_rows:
-                    pq.write_table(chosen, self._folder / name / f"part-{part:05d}.parquet", compression="zstd")
-        shutil.rmtree(checked)
-        return {"sets": self._sets.count, **asdict(counts)}
-
-    def _check(self, batch: list[TripletSet], keys: bytearray, first: int, progress: Progress) -> list[dict[str, Any]]:
-        """The rows of the sets number ``first`` and following that have an answer."""
-        rows = []
-        for number, triplet_set in enumerate(batch, first):
-            record = self._journal.get(bytes(keys[number * KEY_BYTES : (number + 1) * KEY_BYTES]))
-            if record is not None:
-                text = record.text.strip()
-                verdict = self._gate.check(text, triplet_set.triplets, record.finish_reason, topic=triplet_set.topic)
-                rows.append(_row(triplet_set, text, record, verdict) | self._questions.origin(triplet_set))
-            if (number + 1) % _CHECKED_PER_REPORT == 0:
-                progress(number + 1, self._sets.count, "checked")
-        progress(first + len(batch), self._sets.count, "checked")
-        return rows
-
-    def _repeats(self, ids: list[int], texts: list[str]) -> dict[int, Reason]:
-        """Set id of each text that repeats an earlier one -> the reason to reject it."""
-        found = {}
+        for path in self._parts():
+            table = pq.read_table(path, columns=["position", "id", "text"])
+            table = table.filter(pa.array(self._roster.accepted[table["position"].to_numpy()]))
+            positions += table["position"].to_pylist()
+            ids += table["id"].to_pylist()
+            texts += table["text"].to_pylist()
         for number, earlier in enumerate(self._gate.near_duplicates(texts)):
             if earlier is not None:
                 is_same = texts[number] == texts[earlier]
-                found[ids[number]] = Reason(
+                self._repeats[positions[number]] = Reason(
                     "duplicate" if is_same else "near_duplicate",
                     f"{'The same text' if is_same else 'Nearly the same text'} as that of set {ids[earlier]}.",
                 )
-        return found
+                self._roster.judge(positions[number], accepted=False)
+
+    def write(self) -> Compiled:
+        """Write the samples and the rejected texts of each set's last try."""
+        for name in ("samples", "rejected"):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+            (self._folder / name).mkdir()
+        compiled = Compiled()
+        for path in self._parts():
+            table = _with_repeats(pq.read_table(path), self._repeats)
+            compiled.add(table)
+            for verdict, name in (("accepted", "samples"), ("rejected", "rejected")):
+                chosen = table.filter(pc.field("verdict") == verdict).drop_columns("position")
+                if chosen.num_rows:
+                    pq.write_table(chosen, self._folder / name / path.name, compression="zstd")
+        shutil.rmtree(self._checked)
+        return compiled
+
+    def _row(self, position: int, triplet_set: TripletSet) -> dict[str, Any]:
+        which = self._roster.which(position)
+        record = self._journal.get(self._roster.key(position))
+        assert record is not None, "sets without an answer are not pending any more"
+        text = record.text.strip()
+        verdict = self._gate.check(text, triplet_set.triplets, record.finish_reason, topic=triplet_set.topic)
+        self._roster.judge(position, verdict.accepted, truncated=record.finish_reason == "length")
+        self._repeats.pop(position, None)
+        origin = self._questions.origin(triplet_set, which)
+        if self._questions.config.endpoints:
+            origin["endpoint"] = record.endpoint
+        return _row(triplet_set, text, record, verdict) | origin | {"position": position}
+
+    def _put(self, number: int, rows: pa.Table) -> None:
+        """Put rows in the place of those of the same sets in part ``number``."""
+        path = self._checked / f"part-{number:05d}.parquet"
+        if path.exists():
+            old = pq.read_table(path)
+            stays = pc.invert(pc.is_in(old["position"], value_set=rows["position"].combine_chunks()))
+            rows = pa.concat_tables([old.filter(stays), rows]).sort_by("position")
+        pq.write_table(rows, path)
+
+    def _parts(self) -> Iterator[Path]:
+        yield from sorted(self._checked.glob("part-*.parquet"))
 
 
 @dataclass(slots=True)
-class _Counts:
-    """What the manifest says about the compiled texts."""
+class Compiled:
+    """What has come of the sets.
+
+    Attributes:
+        samples, rejected: texts by verdict.
+        splits: accepted texts by split.
+        reasons: rejected texts by check; a text may have several.
+        input_tokens, cached_input_tokens, output_tokens, usd: of these texts; earlier tries are not among them.
+        relations: id -> [accepted texts with it, US dollars], a text's cost shared evenly among its triplets.
+    """
 
     samples: int = 0
     rejected: int = 0
-    splits: dict[str, int] = field(default_factory=dict)  # accepted
-    reasons: dict[str, int] = field(default_factory=dict)  # rejected texts by check; a text may have several
+    splits: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
     input_tokens: int = 0
     cached_input_tokens: int = 0
     output_tokens: int = 0
     usd: float = 0.0
+    relations: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> int:
+        return self.samples + self.rejected
 
     def add(self, table: pa.Table) -> None:
         accepted = table.filter(pc.field("verdict") == "accepted")
@@ -118,6 +177,21 @@ class _Counts:
         self.cached_input_tokens += pc.sum(table["cached_input_tokens"], min_count=0).as_py()
         self.output_tokens += pc.sum(table["output_tokens"], min_count=0).as_py()
         self.usd = round(self.usd + pc.sum(table["usd"], min_count=0).as_py(), 12)
+        self._add_relations(table)
+
+    def _add_relations(self, table: pa.Table) -> None:
+        triplets = table["triplets"].combine_chunks()
+        sizes = pc.fill_null(pc.list_value_length(triplets), 0).to_numpy(zero_copy_only=False)
+        predicates = pc.struct_field(pc.struct_field(pc.list_flatten(triplets), "predicate"), "uri")
+        texts = np.repeat(np.arange(table.num_rows), sizes)
+        shares = (table["usd"].to_numpy() / np.maximum(sizes, 1))[texts]
+        accepted = pc.equal(table["verdict"], "accepted").to_numpy()[texts]
+        seen: set[tuple[int, str]] = set()
+        for text, relation, share, is_accepted in zip(texts, predicates.to_pylist(), shares, accepted, strict=True):
+            count, usd = self.relations.get(relation, (0, 0.0))
+            is_first = (int(text), relation) not in seen
+            seen.add((int(text), relation))
+            self.relations[relation] = count + bool(is_accepted and is_first), usd + float(share)
 
 
 def _row(triplet_set: TripletSet, text: str, record: Record, verdict: Verdict) -> dict[str, Any]:
@@ -165,16 +239,17 @@ def _by_mention(triplets: list[Triplet], mentions: dict[str, int]) -> list[Tripl
 
 
 def _with_repeats(table: pa.Table, repeats: dict[int, Reason]) -> pa.Table:
-    """The table with the rows in ``repeats`` rejected."""
-    ids = table["id"].to_pylist()
-    if not any(row in repeats for row in ids):
+    """The table with the rows at the positions in ``repeats`` rejected."""
+    positions = table["position"].to_pylist()
+    if not any(position in repeats for position in positions):
         return table
     verdicts = [
-        "rejected" if row in repeats else old for row, old in zip(ids, table["verdict"].to_pylist(), strict=True)
+        "rejected" if position in repeats else old
+        for position, old in zip(positions, table["verdict"].to_pylist(), strict=True)
     ]
     reasons = [
-        [repeats[row]._asdict()] if row in repeats else old
-        for row, old in zip(ids, table["reasons"].to_pylist(), strict=True)
+        [repeats[position]._asdict()] if position in repeats else old
+        for position, old in zip(positions, table["reasons"].to_pylist(), strict=True)
     ]
     for name, values in (("verdict", verdicts), ("reasons", reasons)):
         index = SAMPLE_SCHEMA.get_field_index(name)

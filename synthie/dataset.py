@@ -46,6 +46,7 @@ _PARTS = ("subject", "predicate", "object")
 _ROWS_PER_FILE = 250_000
 _ROWS_PER_GROUP = 10_000
 _READ_ROWS = 8_192
+_TOLD_ELSEWHERE = ("model", "models", "base_url", "prompt")  # of the settings of the texts
 _CARD_RELATIONS = 100  # longest table of relations on the card
 _QUANTILES = (0, 0.25, 0.5, 0.75, 1)
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
@@ -348,6 +349,8 @@ def _share_in(later: pa.Array, earlier: pa.Array) -> float:
 def _card(config: DatasetConfig, manifests: Mapping[str, Manifest], statistics: dict[str, Any], graph: Path) -> str:
     """The text of ``README.md``."""
     generation = manifests["texts"].config["generation"]
+    models = list(generation.get("models") or [generation["model"]])
+    rule_made = BUILT_IN_MODEL in models
     splits = [{"name": name} | figures for name, figures in statistics["splits"].items()]
     relations = list(statistics["relations"].items())
     labels = _relation_labels(graph)
@@ -356,13 +359,13 @@ def _card(config: DatasetConfig, manifests: Mapping[str, Manifest], statistics: 
     environment.globals["settings"] = _settings
     template = environment.from_string(Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8"))
     return template.render(
-        front_matter=_front_matter(config, statistics, generation["model"]),
+        front_matter=_front_matter(config, statistics, rule_made=rule_made),
         name=config.name,
         licence=config.licence,
-        model=generation["model"],
-        endpoint=generation.get("base_url") or "built-in",
-        rule_made=generation["model"] == BUILT_IN_MODEL,
-        generation={key: value for key, value in generation.items() if key not in ("model", "base_url", "prompt")},
+        models=models,
+        endpoint=generation.get("base_url") or ("several endpoints" if generation.get("models") else "built-in"),
+        rule_made=rule_made,
+        generation={key: value for key, value in generation.items() if key not in _TOLD_ELSEWHERE},
         splits=splits,
         quantiles=statistics["records_per_relation"],
         shared=_shared_sentence(statistics["shared"]),
@@ -391,7 +394,7 @@ def _card(config: DatasetConfig, manifests: Mapping[str, Manifest], statistics: 
     )
 
 
-def _front_matter(config: DatasetConfig, statistics: dict[str, Any], model: str) -> str:
+def _front_matter(config: DatasetConfig, statistics: dict[str, Any], *, rule_made: bool) -> str:
     """The hub's metadata as YAML."""
     records = sum(split["records"] for split in statistics["splits"].values())
     tags = ["information-extraction", "relation-extraction", "knowledge-graph", "wikidata", "synthetic", "synthie"]
@@ -401,7 +404,7 @@ def _front_matter(config: DatasetConfig, statistics: dict[str, Any], model: str)
         "language": ["en"],
         "task_categories": ["token-classification", "text-generation"],
         "size_categories": [next((size for bound, size in _SIZES if records < bound), "10M<n<100M")],
-        "tags": [*tags, "rule-made"] if model == BUILT_IN_MODEL else tags,
+        "tags": [*tags, "rule-made"] if rule_made else tags,
         "configs": [
             {
                 "config_name": "default",
@@ -441,6 +444,12 @@ def _prompt_parts(prompt: Prompt) -> Iterator[tuple[str, str]]:
     yield "Sampling", sampling
     yield "System", prompt.system
     yield "User (Jinja2 template)", prompt.user
+    yield "Styles, one value of each drawn for a text", "\n\n".join(
+        "\n".join([f"{axis}:", *(f"  {name} (weight {one.weight:g}): {one.text}" for name, one in values.items())])
+        for axis, values in prompt.axes.items()
+    )
+    if prompt.demonstrations_per_request:
+        yield "Demonstrations in a request", f"{prompt.demonstrations_per_request} of those below, by relation"
     for number, demonstration in enumerate(prompt.demonstrations, start=1):
         lines = (" | ".join(triplet) for triplet in demonstration.triplets)
         yield f"Demonstration {number}", "\n".join((*lines, "", demonstration.text))

@@ -11,11 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kg.parallel import Mapper
 from kg.stage import Manifest, Progress, find_damage, no_progress
 from synthie.config import RunConfig
 from synthie.errors import ConfigError, InputError, SynthieError
+
+if TYPE_CHECKING:
+    from synthie.estimate import Estimate
+    from synthie.llm.endpoint import Secrets
+    from synthie.llm.limits import Gate
 
 __all__ = ["STAGES", "Run", "Stage"]
 
@@ -62,11 +68,20 @@ class Run:
         config: the options of all stages.
         mapper: runs the slices of a dump and the shares of a round of sets; None for processes and threads of the
             stages' own.
+        secrets, gate: see `synthie.generate.generate_texts`.
     """
 
-    def __init__(self, config: RunConfig, mapper: Mapper | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        mapper: Mapper | None = None,
+        secrets: Secrets | None = None,
+        gate: Gate | None = None,
+    ) -> None:
         self.config = config
         self._mapper = mapper
+        self._secrets = secrets
+        self._gate = gate
         self.folder = Path(config.run)
         self.kg = self.folder / "kg"
         self.sets = self.folder / "sets"
@@ -103,7 +118,50 @@ class Run:
             seed=self.config.seed,
             max_usd=self.config.max_usd,
             progress=progress,
+            secrets=self._secrets,
+            gate=self._gate,
         )
+
+    def estimate_cost(self, pilot: int = 0, progress: Progress = no_progress) -> Estimate:
+        """What the texts will cost; with ``pilot``, about so many are asked for, kept, and measured.
+
+        Errors: see `synthie.estimate.estimate_cost` and `synthie.generate.ask_pilot`.
+        """
+        from synthie.estimate import estimate_cost
+        from synthie.generate import ask_pilot
+
+        config, seed = self.config.generation, self.config.seed
+        if not pilot:
+            return estimate_cost(config, self.kg, self.sets, self.texts, seed=seed)
+        return ask_pilot(
+            config,
+            self.kg,
+            self.sets,
+            self.texts,
+            texts=pilot,
+            seed=seed,
+            max_usd=self.config.max_usd,
+            progress=progress,
+            secrets=self._secrets,
+            gate=self._gate,
+        )
+
+    def cancel_batches(self) -> int:
+        """Cancel the batches under way; returns their number.
+
+        Raises:
+            BusyError: a run works on the texts; it would ask for what is cancelled anew.
+            SynthieError: see `synthie.llm.batch.cancel_batches`.
+        """
+        from synthie.llm.batch import cancel_batches
+        from synthie.llm.endpoint import Endpoint
+        from synthie.llm.journal import Journal
+
+        if not (self.texts / "batches").exists():
+            return 0
+        endpoint = Endpoint.from_config(self.config.generation, secrets=self._secrets)
+        with Journal(self.texts / "journal"):
+            return cancel_batches(endpoint, self.texts / "batches")
 
     def build_dataset(self, progress: Progress = no_progress) -> Manifest:
         """Accepted texts → data set with card. Errors: see `synthie.dataset.build_dataset`."""

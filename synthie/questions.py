@@ -8,27 +8,41 @@ body: it finds the answer in the journal.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kg.graph import KnowledgeGraph
 from synthie.config import GenerationConfig
 from synthie.errors import ConfigError, InputError
+from synthie.llm import local
 from synthie.llm.client import Request
-from synthie.llm.journal import KEY_BYTES
+from synthie.llm.endpoint import Endpoint
+from synthie.llm.journal import KEY_BYTES, Journal
 from synthie.llm.pricing import input_token_bound
 from synthie.llm.prompts import Fact, Prompt, Relation
+from synthie.llm.protocol import encode_body
 from synthie.records import Mention, Triplet
 
-__all__ = ["Questions", "TripletSet", "TripletSets", "answer_key", "count_negatives"]
+__all__ = [
+    "FIRST_TRY",
+    "Questions",
+    "TripletSet",
+    "TripletSets",
+    "Try",
+    "count_negatives",
+    "endpoint_identity",
+    "models_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +53,23 @@ class TripletSet:
     split: str
     triplets: list[Triplet]
     topic: Mention | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Which text of a set is asked for.
+
+    Attributes:
+        number: 0 for the first; each has its own seed, style and demonstrations.
+        doublings: how often the limit of tokens is doubled.
+    """
+
+    number: int = 0
+    doublings: int = 0
+
+
+FIRST_TRY = Try()
+_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")  # of output, as the protocols name them
 
 
 class TripletSets:
@@ -60,13 +91,29 @@ class TripletSets:
         self.node = lru_cache(1 << 16)(self._node)
         self.relation = lru_cache(None)(self._relation)
 
-    def batches(self, rows: int) -> Iterator[list[TripletSet]]:
-        """All sets in order, ``rows`` at a time."""
+    def batches(self, rows: int, chosen: np.ndarray | None = None) -> Iterator[list[tuple[int, TripletSet]]]:
+        """The sets in order with their positions in the file, from ``rows`` of them at a time.
+
+        Args:
+            rows: positions behind one batch; batch number n holds those from n × rows on.
+            chosen: bool[count], the sets to read; None for all. A batch may be empty.
+
+        Raises:
+            InputError: the file cannot be read or does not fit the graph.
+        """
         columns = ["id", "split", "triplets", *(["topic"] if self.negatives else [])]
+        first = 0
         try:
             with pq.ParquetFile(self._path) as file:
                 for batch in file.iter_batches(batch_size=rows, columns=columns):
-                    yield [self._triplet_set(row) for row in batch.to_pylist()]
+                    count = batch.num_rows
+                    places: Iterable[int] = range(first, first + count)
+                    if chosen is not None:
+                        mask = chosen[first : first + count]
+                        places, batch = np.flatnonzero(mask) + first, batch.filter(pa.array(mask))
+                    pairs = zip(places, batch.to_pylist(), strict=True)
+                    yield [(int(position), self._triplet_set(row)) for position, row in pairs]
+                    first += count
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(self._path, error) from error
         except KeyError as error:
@@ -121,6 +168,15 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 class Questions:
     """The request body of each set.
 
+    Args:
+        config: model, prompt parameters, endpoints.
+        prompt: how to ask.
+        sets: what to ask for.
+        seed: decides about styles, demonstrations and models, and is sent along.
+
+    Attributes:
+        output_bound: most tokens of a first text.
+
     Raises:
         ConfigError: the request has no limit, or there are negatives and the prompt cannot ask for them.
     """
@@ -128,7 +184,13 @@ class Questions:
     def __init__(self, config: GenerationConfig, prompt: Prompt, sets: TripletSets, *, seed: int) -> None:
         self.sets = sets
         self.config = config
+        self._identities = [endpoint_identity(config), *_replicas(config)]
         self._prompt = prompt
+        self._seed = seed
+        shares = models_of(config)
+        self._models = list(shares)
+        total = sum(shares.values())
+        self._bounds = [bound / total for bound in accumulate(shares.values())]
         fields: dict[str, Any] = {
             "temperature": prompt.temperature if config.temperature is None else config.temperature,
             "max_tokens": config.max_tokens or prompt.max_tokens,
@@ -136,7 +198,8 @@ class Questions:
             **config.extra_body,
         }
         self._fields = {name: value for name, value in fields.items() if value is not None}
-        limits = [self._fields[name] for name in ("max_completion_tokens", "max_tokens") if name in self._fields]
+        self._limits: list[str] = [name for name in _LIMITS if name in self._fields]
+        limits = [self._fields[name] for name in self._limits]
         if not limits or not all(isinstance(limit, int) and limit > 0 for limit in limits):
             raise ConfigError(
                 "The request needs max_tokens or max_completion_tokens, a positive whole number: budget and limits "
@@ -146,33 +209,91 @@ class Questions:
         if sets.negatives:
             prompt.require_negatives()
 
-    def messages(self, triplet_set: TripletSet) -> list[dict[str, str]]:
+    def model(self, triplet_set: TripletSet) -> str:
+        """The model that writes the set's text: drawn by the endpoints' weights, the same for all its tries."""
+        if len(self._models) == 1:
+            return self._models[0]
+        fraction = self._draw("model", triplet_set.id) / 2**64
+        return self._models[bisect.bisect_right(self._bounds[:-1], fraction)]
+
+    def messages(self, triplet_set: TripletSet, which: Try = FIRST_TRY) -> list[dict[str, str]]:
+        draw = self._draw("prompt", triplet_set.id, which.number)
         if triplet_set.topic:
-            return self._prompt.negative_messages(self.sets.node(triplet_set.topic.uri)[1])
+            return self._prompt.negative_messages(self.sets.node(triplet_set.topic.uri)[1], draw)
         facts = [
             Fact(self.sets.node(t.subject.uri)[1], t.predicate.surfaceform, self.sets.node(t.object.uri)[1])
             for t in triplet_set.triplets
         ]
         relations = dict.fromkeys(self.sets.relation(t.predicate.uri)[1] for t in triplet_set.triplets)
-        return self._prompt.messages(facts, list(relations))
+        return self._prompt.messages(facts, list(relations), draw)
 
-    def request(self, triplet_set: TripletSet) -> Request:
-        messages = self.messages(triplet_set)
-        body = _encoder.encode({"model": self.config.model, "messages": messages, **self._fields})
-        return Request(body, input_token_bound(body, len(messages)), self.output_bound)
+    def request(self, triplet_set: TripletSet, which: Try = FIRST_TRY) -> Request:
+        messages, model = self.messages(triplet_set, which), self.model(triplet_set)
+        body = encode_body(self.config.api, model, messages, self._fields_of(which))
+        bound = self.output_bound << which.doublings
+        return Request(body, input_token_bound(body, len(messages)), bound, model)
 
-    def origin(self, triplet_set: TripletSet) -> dict[str, str]:
+    def find(self, body: bytes, which: Try, stored: Journal) -> bytes:
+        """Key of the answer (`KEY_BYTES` bytes): one that is in ``stored`` if there is any, else that of a new answer.
+
+        What a replica answered while it was the only endpoint counts as an answer of the replicas.
+        """
+        keys = (_hash(identity, body, which.number) for identity in self._identities)
+        first = next(keys)
+        if first in stored:
+            return first
+        return next((key for key in keys if key in stored), first)
+
+    def origin(self, triplet_set: TripletSet, which: Try = FIRST_TRY) -> dict[str, str]:
         """What a sample tells about who was asked, and how."""
+        draw = self._draw("prompt", triplet_set.id, which.number)
+        style = self._prompt.negative_style(draw) if triplet_set.topic else self._prompt.style(draw)
         return {
-            "model": self.config.model,
+            "model": self.model(triplet_set),
             "endpoint": self.config.base_url or "built-in",
             "prompt": self._prompt.name,
             "prompt_hash": self._prompt.negatives_hash if triplet_set.topic else self._prompt.hash,
+            "style": ", ".join(f"{axis}: {value}" for axis, value in style.items()),
         }
 
+    def _fields_of(self, which: Try) -> dict[str, Any]:
+        if which == FIRST_TRY:
+            return self._fields
+        changed: dict[str, Any] = {name: self._fields[name] << which.doublings for name in self._limits}
+        if "seed" in self._fields:
+            changed["seed"] = self._fields["seed"] + which.number
+        return self._fields | changed
 
-_encoder = msgspec.json.Encoder(order="deterministic")
+    def _draw(self, *parts: str | int) -> int:
+        """64 random bits that depend on the run's seed and ``parts`` alone."""
+        told = ":".join(map(str, (self._seed, *parts)))
+        return int.from_bytes(hashlib.blake2b(told.encode(), digest_size=8).digest(), "big")
 
 
-def answer_key(identity: str, body: bytes) -> bytes:
-    return hashlib.blake2b(identity.encode() + b"\0" + body, digest_size=KEY_BYTES).digest()
+def endpoint_identity(config: GenerationConfig) -> str:
+    """What stands for the endpoint in keys: its URL, the built-in server's rules, or any of several replicas."""
+    if config.endpoints:
+        return "replicas"  # the model is in the body
+    return local.identity(config.local, seed=0) if config.base_url is None else Endpoint.identity(config)
+
+
+def _replicas(config: GenerationConfig) -> list[str]:
+    """What each of several endpoints is called in keys where it is the only one."""
+    return [
+        Endpoint.identity(config.model_copy(update={"base_url": one.base_url, "query": config.query | one.query}))
+        for one in config.endpoints
+    ]
+
+
+def _hash(identity: str, body: bytes, number: int) -> bytes:
+    told = identity.encode() + b"\0" + body + (b"\0%d" % number if number else b"")  # some endpoints get no seed
+    return hashlib.blake2b(told, digest_size=KEY_BYTES).digest()
+
+
+def models_of(config: GenerationConfig) -> dict[str, float]:
+    """The models that share the texts, each with the sum of its endpoints' weights."""
+    shares: dict[str, float] = {}
+    for endpoint in config.endpoints:
+        model = endpoint.model or config.model
+        shares[model] = shares.get(model, 0.0) + endpoint.weight
+    return shares or {config.model: 1.0}

@@ -41,6 +41,7 @@ SAMPLE_SCHEMA = pa.schema(
         ("endpoint", pa.string()),
         ("prompt", pa.string()),  # name/version
         ("prompt_hash", pa.string()),
+        ("style", pa.string()),  # "axis: value, …" as drawn for the prompt; empty where it has no styles
         ("request_key", pa.string()),  # key of the response in the journal
         ("input_tokens", pa.int32()),
         ("cached_input_tokens", pa.int32()),

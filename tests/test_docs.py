@@ -29,7 +29,7 @@ def test_commands_shown_exist_and_their_options_are_known(page: Path) -> None:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for line in re.findall(r"^\.venv/bin/synthie (.+)$", text, re.MULTILINE):
         words = line.split("#")[0].split()
-        command = words[:2] if words[0] == "kg" else words[:1]
+        command = words[:2] if words[0] in ("journal", "kg", "prompt") else words[:1]
         assert CliRunner().invoke(app, [*command, "--help"]).exit_code == 0, line
         configs = [ROOT / words[i + 1] for i, word in enumerate(words) if word == "--config"]
         settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]

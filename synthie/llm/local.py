@@ -32,6 +32,7 @@ from starlette.applications import Starlette
 from synthie.config import LocalServerConfig
 from synthie.errors import ConfigError, EndpointError
 from synthie.llm.service import MODEL, create_app, identity
+from synthie.llm.service_batches import BatchRules
 
 __all__ = ["MODEL", "LocalServer", "create_app", "identity", "serve"]
 
@@ -83,7 +84,13 @@ class LocalServer:
     """
 
     def __init__(
-        self, config: LocalServerConfig | None = None, *, seed: int = 0, api_key: str | None = None, port: int = 0
+        self,
+        config: LocalServerConfig | None = None,
+        *,
+        seed: int = 0,
+        api_key: str | None = None,
+        port: int = 0,
+        batches: BatchRules = BatchRules(),  # noqa: B008 - immutable
     ) -> None:
         self.config = config or LocalServerConfig()
         self.seed = seed
@@ -91,6 +98,7 @@ class LocalServer:
         self.base_url = ""
         self._api_key = api_key
         self._port = port
+        self._batches = batches
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
 
@@ -132,7 +140,7 @@ class LocalServer:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,  # Ctrl-C is for the parent, which then ends its child
         )
-        order = _Order(self.config.model_dump(mode="json"), self._port, self._api_key, self.seed)
+        order = _Order(self.config.model_dump(mode="json"), self._port, self._api_key, self.seed, self._batches)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # a child that died at once is reported below
             self._process.stdin.write(msgspec.json.encode(order) + b"\n")
@@ -207,6 +215,7 @@ class _Order(msgspec.Struct):
     port: int
     api_key: str | None
     seed: int
+    batches: BatchRules
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -253,7 +262,8 @@ def _run_child() -> None:
         sys.exit(str(error))
     except msgspec.DecodeError:
         sys.exit("This is the child process of synthie.llm.local.LocalServer; to run a server use: synthie llm-server")
-    server = _server(create_app(LocalServerConfig(**order.config), api_key=order.api_key, seed=order.seed))
+    config = LocalServerConfig(**order.config)
+    server = _server(create_app(config, api_key=order.api_key, seed=order.seed, batches=order.batches))
     threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
     print(listener.getsockname()[1], flush=True)
     server.run(sockets=[listener])

@@ -19,13 +19,15 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from synthie.errors import ConfigError
+from synthie.errors import BudgetError, ConfigError
 
 __all__ = [
     "PICODOLLARS",
     "Ledger",
     "Price",
     "Usage",
+    "batch_discount_of",
+    "budget_error",
     "input_token_bound",
     "price_of",
     "to_picodollars",
@@ -67,6 +69,11 @@ class Price:
         """Most that a call with at most these tokens can cost, in picodollars."""
         return input_tokens * max(self.input, self.cached_input) + output_tokens * self.output
 
+    def discounted(self, share: float) -> Price:
+        """This price less ``share`` (0 to 1) of it, each figure rounded up to whole picodollars."""
+        rest = 1 - Decimal(str(share))
+        return Price(*(_whole(figure * rest) for figure in (self.input, self.cached_input, self.output)))
+
 
 class Ledger:
     """Spent plus reserved never exceeds the limit, as long as no call costs more than its reservation.
@@ -88,33 +95,73 @@ class Ledger:
         self.reserved += amount
         return True
 
+    def commit(self, amount: int) -> None:
+        """Set ``amount`` aside for what is under way already and will be billed, whether it fits or not."""
+        self.reserved += amount
+
     def settle(self, reserved: int, actual: int) -> None:
         """Replace a reservation by what the call did cost (0 if it was not billed)."""
         self.reserved -= reserved
         self.spent += actual
 
 
-def price_of(model: str, input_usd_per_million: float | None, output_usd_per_million: float | None) -> Price:
+def budget_error(ledger: Ledger, worst: int) -> BudgetError:
+    """Why a call that could cost ``worst`` picodollars is not made, and how to go on."""
+    return BudgetError(
+        f"The budget is used up: {ledger.spent / PICODOLLARS:.6f} of {ledger.limit / PICODOLLARS:.6f} USD are spent, "
+        f"and the next call could cost up to {worst / PICODOLLARS:.6f} USD. Everything paid for is stored. Run again "
+        "with a higher max_usd to go on from here; no stored text is asked for or paid again."
+    )
+
+
+def price_of(
+    model: str,
+    input_usd_per_million: float | None,
+    output_usd_per_million: float | None,
+    cached_input_usd_per_million: float | None = None,
+) -> Price:
     """The price of ``model``: the given figures, else the price table's.
+
+    Cached input has the given price, else the table's where the input's is the table's, else the input's.
 
     Raises:
         ConfigError: the model is not in the table and no price is given.
     """
-    listed = _table().get(model) or _table().get(_DATED.sub("", model))
+    listed = _listed(model)
     if listed is None and (input_usd_per_million is None or output_usd_per_million is None):
         raise ConfigError(
             f"The price of the model {model!r} is not known, so the budget cannot be kept. Set "
             "generation.input_usd_per_million and generation.output_usd_per_million (USD per million tokens; "
             f"0 for a model that costs nothing). Models with a known price: {', '.join(sorted(_table()))}."
         )
+    cached = cached_input_usd_per_million
     if input_usd_per_million is not None:
-        paid = cached = _per_token(input_usd_per_million)
+        paid = input_usd_per_million
     else:
         assert listed is not None
-        paid = _per_token(listed.input)
-        cached = paid if listed.cached_input is None else _per_token(listed.cached_input)
+        paid = listed.input
+        cached = listed.cached_input if cached is None else cached
     output = output_usd_per_million if output_usd_per_million is not None else listed.output if listed else 0.0
-    return Price(input=paid, cached_input=cached, output=_per_token(output))
+    return Price(
+        input=_per_token(paid), cached_input=_per_token(paid if cached is None else cached), output=_per_token(output)
+    )
+
+
+def batch_discount_of(model: str, given: float | None) -> float:
+    """Share of the price of ``model`` that the Batch API saves: the given one, else the price table's.
+
+    Raises:
+        ConfigError: the table does not tell it and none is given.
+    """
+    if given is not None:
+        return given
+    listed = _listed(model)
+    if listed is None or listed.batch_discount is None:
+        raise ConfigError(
+            f"What the Batch API saves on the model {model!r} is not known, so the budget cannot be kept. Set "
+            "generation.batch_discount (0.5 for half price, 0 for none)."
+        )
+    return listed.batch_discount
 
 
 def to_picodollars(usd: float) -> int:
@@ -139,6 +186,7 @@ class _Row(BaseModel):
     input: float = Field(ge=0)
     cached_input: float | None = Field(default=None, ge=0)
     output: float = Field(ge=0)
+    batch_discount: float | None = Field(default=None, ge=0, le=1)
     date: date
     source: str
 
@@ -149,5 +197,13 @@ def _table() -> dict[str, _Row]:
     return {row.model: row for row in TypeAdapter(list[_Row]).validate_python(data)}
 
 
+def _listed(model: str) -> _Row | None:
+    return _table().get(model) or _table().get(_DATED.sub("", model))
+
+
 def _per_token(usd_per_million: float) -> int:
-    return int((Decimal(str(usd_per_million)) * (PICODOLLARS // 10**6)).to_integral_value(ROUND_CEILING))
+    return _whole(Decimal(str(usd_per_million)) * (PICODOLLARS // 10**6))
+
+
+def _whole(picodollars: Decimal) -> int:
+    return int(picodollars.to_integral_value(ROUND_CEILING))

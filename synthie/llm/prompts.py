@@ -7,34 +7,46 @@ its text as the assistant's answer. The user message ends with the triplets,
 one a line, as `format_triplets` writes them; loading a prompt checks that.
 
 The template sees ``triplets`` (those lines), ``facts`` (each with ``subject``,
-``relation``, ``object``) and ``relations`` (each different relation once, with
-``label`` and ``description``).
+``relation``, ``object``), ``relations`` (each different relation once, with
+``label`` and ``description``) and, where the prompt has ``axes``, ``style``:
+one value of each, drawn for every set. With ``demonstrations_per_request`` a set
+is shown only the demonstrations that are nearest to it.
 
 A part of its own, ``negatives``, asks for texts that mention an entity and state
 nothing about it. Its template sees ``topic``, the entity's name, and ends with
-``Topic: {{ topic }}``.
+``Topic: {{ topic }}``; axes and demonstrations are its own. docs/prompts.md
+describes the files.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-import jinja2
 import yaml
-from jinja2.sandbox import SandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from synthie.errors import ConfigError
+from synthie.llm.conversation import Conversation, Exchange
 
-__all__ = ["Fact", "Prompt", "Relation", "format_topic", "format_triplets", "load_prompt"]
+__all__ = ["Fact", "Prompt", "Relation", "format_topic", "format_triplets", "load_prompt", "prompt_names"]
 
-_SPACES = re.compile(r"\s+")
+_SHOWN_CHARACTERS = 80
+_AXIS = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Fact(NamedTuple):
@@ -76,45 +88,112 @@ def format_topic(name: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return _SPACES.sub(" ", text).strip()
+    return " ".join(text.split())
 
 
-class _Demonstration(BaseModel):
+class _Model(BaseModel):
+    """What all parts of a prompt file have in common."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
+    LATER: ClassVar[frozenset[str]] = frozenset()  # fields that prompts of the first versions lack
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without later fields that are not set, so that the hashes of older prompts stand."""
+        return {name: value for name, value in dump(self).items() if value or name not in self.LATER}
+
+
+class _Value(_Model):
+    """One value of an axis: how often it is drawn, and what the template sees."""
+
+    weight: float = Field(gt=0, allow_inf_nan=False)
+    text: str = Field(min_length=1)
+
+
+class _Demonstration(_Model):
+    LATER = frozenset({"style"})
 
     triplets: list[tuple[str, str, str]] = Field(min_length=1)
     text: str = Field(min_length=1)
+    style: dict[str, str] = {}
 
 
-class _Remark(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Remark(_Model):
+    LATER = frozenset({"style"})
 
     topic: str = Field(min_length=1)
     text: str = Field(min_length=1)
+    style: dict[str, str] = {}
 
 
-class _Negatives(BaseModel):
-    """How to ask for a text that states no triplet.
+class _Part(_Model):
+    """How one kind of text is asked for.
 
     Attributes:
         system: the system message; empty for none.
         user: Jinja2 template of the user message.
-        demonstrations: topics with a text that mentions them and states nothing.
+        axes: axis of style -> name of a value -> weight and text. A bare number is the weight of a value whose text
+            is its name.
+        demonstrations_per_request: how many demonstrations a request shows; None for all.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    LATER = frozenset({"axes", "demonstrations_per_request"})
 
     system: str = ""
     user: str
+    axes: dict[str, dict[str, _Value]] = {}
+    demonstrations_per_request: int | None = Field(default=None, ge=1)
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _spell_out(cls, axes: Any) -> Any:
+        if not isinstance(axes, dict):
+            return axes
+        return {
+            axis: {name: _spelled_out(name, value) for name, value in values.items()}
+            if isinstance(values, dict)
+            else values
+            for axis, values in axes.items()
+        }
+
+    @field_validator("axes")
+    @classmethod
+    def _can_be_drawn(cls, axes: dict[str, dict[str, _Value]]) -> dict[str, dict[str, _Value]]:
+        for axis, values in axes.items():
+            if not _AXIS.fullmatch(axis) or hasattr(dict, axis):
+                raise ValueError(
+                    f"the axis {axis!r} needs a name of small letters, digits and _ that templates can use"
+                )
+            if not values:
+                raise ValueError(f"the axis {axis!r} has no values")
+        return axes
+
+    def _asked(self, exchanges: Sequence[Exchange], what: str, sees: str) -> Conversation:
+        return Conversation(
+            self.user,
+            exchanges,
+            system=self.system,
+            axes=self.axes,
+            size=self.demonstrations_per_request,
+            what=what,
+            sees=sees,
+        )
+
+
+class _Negatives(_Part):
+    """How to ask for a text that states no triplet.
+
+    Attributes:
+        demonstrations: topics with a text that mentions them and states nothing.
+    """
+
     demonstrations: list[_Remark] = []
 
 
-class Prompt(BaseModel):
+class Prompt(_Part):
     """A prompt file's content, validated.
 
     Attributes:
-        system: the system message; empty for none.
-        user: Jinja2 template of the user message.
         demonstrations: triplets with the text that states them.
         definitions: descriptions of the relations in the demonstrations, by label.
         negatives: how to ask for texts without triplets; None: the prompt cannot.
@@ -123,10 +202,6 @@ class Prompt(BaseModel):
         name: ``name/version``, or the stem of a file given by path.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    system: str = ""
-    user: str
     demonstrations: list[_Demonstration] = []
     definitions: dict[str, str] = {}
     negatives: _Negatives | None = None
@@ -150,21 +225,34 @@ class Prompt(BaseModel):
         self.require_negatives()
         return _digest(self.model_dump(mode="json", include={"negatives", "temperature", "max_tokens"}))
 
-    def messages(self, facts: Sequence[Fact], relations: Sequence[Relation]) -> list[dict[str, str]]:
+    def messages(self, facts: Sequence[Fact], relations: Sequence[Relation], draw: int = 0) -> list[dict[str, str]]:
         """The chat messages that ask for a text on ``facts``.
+
+        Args:
+            facts: the triplets.
+            relations: each of their relations once.
+            draw: 64-bit number that decides about style and demonstrations; it differs from set to set.
 
         Raises:
             ConfigError: the template cannot be rendered.
         """
-        return [*self._opening, _said("user", self._user_message(facts, relations))]
+        return self._conversation.messages(_of_facts(facts, relations), dict.fromkeys(f.relation for f in facts), draw)
 
-    def negative_messages(self, topic: str) -> list[dict[str, str]]:
+    def negative_messages(self, topic: str, draw: int = 0) -> list[dict[str, str]]:
         """The chat messages that ask for a text that mentions ``topic`` and states nothing about it.
 
         Raises:
             ConfigError: the prompt has no part for that, or its template cannot be rendered.
         """
-        return [*self._negative_opening, _said("user", self._negative_user_message(topic))]
+        return self._negative_conversation.messages({"topic": _one_line(topic)}, (), draw)
+
+    def style(self, draw: int) -> dict[str, str]:
+        """Axis -> name of the value drawn for a set; empty where the prompt has no axes. Templates see its text."""
+        return self._conversation.style(draw)
+
+    def negative_style(self, draw: int) -> dict[str, str]:
+        """The same for a text without triplets."""
+        return self._negative_conversation.style(draw)
 
     def require_negatives(self) -> _Negatives:
         """The part for texts without triplets.
@@ -182,70 +270,35 @@ class Prompt(BaseModel):
         return self.negatives
 
     @cached_property
-    def _opening(self) -> list[dict[str, str]]:
-        messages = _system_message(self.system)
+    def _conversation(self) -> Conversation:
+        what = f"The user template of the prompt {self.name!r}"
+        sees = "triplets, facts (subject, relation, object), relations (label, description)"
+        exchanges = []
         for demonstration in self.demonstrations:
             facts = [Fact(*triplet) for triplet in demonstration.triplets]
-            labels = dict.fromkeys(fact.relation for fact in facts)
+            labels = list(dict.fromkeys(fact.relation for fact in facts))
             relations = [Relation(label, self.definitions.get(label, "")) for label in labels]
-            messages.append(_said("user", self._user_message(facts, relations)))
-            messages.append(_said("assistant", demonstration.text.strip()))
-        return messages
+            values = _of_facts(facts, relations)
+            exchanges.append(Exchange(values, labels, demonstration.style, demonstration.text))
+        return self._asked(exchanges, what, sees)
 
     @cached_property
-    def _negative_opening(self) -> list[dict[str, str]]:
+    def _negative_conversation(self) -> Conversation:
         negatives = self.require_negatives()
-        messages = _system_message(negatives.system)
-        for demonstration in negatives.demonstrations:
-            messages.append(_said("user", self._negative_user_message(demonstration.topic)))
-            messages.append(_said("assistant", demonstration.text.strip()))
-        return messages
-
-    def _user_message(self, facts: Sequence[Fact], relations: Sequence[Relation]) -> str:
-        return self._template.render(triplets=format_triplets(facts), facts=facts, relations=relations)
-
-    def _negative_user_message(self, topic: str) -> str:
-        return self._negative_template.render(topic=_one_line(topic))
-
-    @cached_property
-    def _template(self) -> _Template:
-        what = f"The user template of the prompt {self.name!r}"
-        return _Template(
-            self.user, what, "triplets, facts (subject, relation, object) and relations (label, description)"
-        )
-
-    @cached_property
-    def _negative_template(self) -> _Template:
-        return _Template(self.require_negatives().user, f"The negatives' user template of {self.name!r}", "topic")
+        exchanges = [
+            Exchange({"topic": _one_line(remark.topic)}, [], remark.style, remark.text)
+            for remark in negatives.demonstrations
+        ]
+        return negatives._asked(exchanges, f"The negatives' user template of {self.name!r}", "topic")
 
 
-class _Template:
-    """A user message's Jinja2 template; ``what`` it is and what it ``sees`` are for messages to people."""
-
-    def __init__(self, source: str, what: str, sees: str) -> None:
-        self._what, self._sees = what, sees
-        environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
-        try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateSyntaxError as error:
-            raise ConfigError(
-                f"{what} is not valid Jinja2: {error.message} (line {error.lineno} of the template). "
-                "Correct it in the prompt's YAML file."
-            ) from error
-
-    def render(self, **values: Any) -> str:
-        try:
-            return self._template.render(**values).strip()
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
-            raise ConfigError(f"{self._what} cannot be rendered: {error}. It may use {self._sees}.") from error
+def _of_facts(facts: Sequence[Fact], relations: Sequence[Relation]) -> dict[str, Any]:
+    return {"triplets": format_triplets(facts), "facts": facts, "relations": relations}
 
 
-def _said(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
-
-
-def _system_message(system: str) -> list[dict[str, str]]:
-    return [_said("system", system.strip())] if system.strip() else []
+def _spelled_out(name: Any, value: Any) -> Any:
+    is_weight = isinstance(value, int | float) and not isinstance(value, bool)
+    return {"weight": value, "text": name} if is_weight else value
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -268,17 +321,21 @@ def load_prompt(name: str, folder: Path | None = None) -> Prompt:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        known = sorted(found.relative_to(folder).with_suffix("").as_posix() for found in folder.glob("*/*.yaml"))
-        raise ConfigError(
-            f"There is no prompt {name!r} ({path}: {error.strerror}). "
-            f"Prompts in {folder}: {', '.join(known) or 'none'}. "
-            "Name one of them, or give the path of a file that ends in .yaml."
-        ) from error
+        raise _unknown(name, f"{path}: {error.strerror}", folder) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The prompt {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+        raise ConfigError(
+            f"The prompt {path} is not valid YAML: {' '.join(str(error).split())}. Mend that line: a text with ': ', "
+            "'#' or brackets stands in quotation marks or in a block (|)."
+        ) from error
     prompt = _validated(data, path, path.stem if is_path else name)
-    _check_ending(prompt)
+    _check_endings(prompt)
     return prompt
+
+
+def prompt_names(folder: Path | None = None) -> list[str]:
+    """All prompts, as ``name/version``."""
+    folder = folder or _bundled()
+    return sorted(found.relative_to(folder).with_suffix("").as_posix() for found in folder.glob("*/*.yaml"))
 
 
 def _bundled() -> Path:
@@ -288,18 +345,55 @@ def _bundled() -> Path:
     return installed if installed.is_dir() else package.parent / "prompts"
 
 
+def _unknown(name: str, reason: str, folder: Path) -> ConfigError:
+    known = prompt_names(folder)
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    return ConfigError(
+        f"There is no prompt {name!r} ({reason}). {hint}Prompts in {folder}: {', '.join(known) or 'none'}. "
+        "Name one of them, or give the path of a file that ends in .yaml."
+    )
+
+
 def _validated(data: Any, path: Path, name: str) -> Prompt:
     if not isinstance(data, dict):
         raise ConfigError(f"The prompt {path} must be a mapping with at least the field 'user'.")
     try:
         return Prompt.model_validate({**data, "name": name})
     except ValidationError as error:
-        faults = "; ".join(f"'{'.'.join(map(str, item['loc']))}': {item['msg']}" for item in error.errors())
-        known = ", ".join(field for field in Prompt.model_fields if field != "name")
-        raise ConfigError(f"The prompt {path} is not valid: {faults}. Known fields: {known}.") from None
+        faults = " ".join(_fault(item["type"], item["loc"], item["msg"], item["input"]) for item in error.errors())
+        raise ConfigError(f"The prompt {path} is not valid. {faults}") from None
 
 
-def _check_ending(prompt: Prompt) -> None:
+def _fault(kind: str, location: Sequence[str | int], message: str, value: Any) -> str:
+    """One sentence on one wrong field: which, why, and how to mend it. Entries of lists count from 1."""
+    field = ".".join(str(part + 1) if isinstance(part, int) else part for part in location)
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(location[-1]), _FIELDS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"a prompt has {', '.join(_FIELDS)}."
+        return f"'{field}' is not a known field; {hint}"
+    mend = ""
+    if kind == "missing":
+        return f"'{field}': Field required."
+    if kind in ("string_type", "tuple_type", "too_long") and "triplets" in location:
+        mend = " A triplet is [subject, relation, object]; numbers, dates and names with a comma need quotation marks."
+    elif kind == "string_type":
+        mend = " Put it in quotation marks."
+    return f"'{field}': {message.removeprefix('Value error, ')}; found {_shortened(value)}.{mend}"
+
+
+_FIELDS = [
+    *(name for name in Prompt.model_fields if name != "name"),
+    *("triplets", "text", "topic", "style", "weight"),
+]
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def _check_endings(prompt: Prompt) -> None:
     facts = [Fact("Subject A", "relation", "Object B"), Fact("Object B", "relation", "Object C")]
     message = prompt.messages(facts, [Relation("relation", "what it means")])[-1]["content"]
     if not message.endswith("\n" + format_triplets(facts)) and message != format_triplets(facts):

@@ -1,10 +1,14 @@
 """One Prefect server for all flow tests, with a home of its own."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "synthie"))  # its scripted endpoint and its small world
 
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="synthie-prefect-")
 os.environ["DO_NOT_TRACK"] = "1"

@@ -21,7 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from scripted_endpoint import ScriptedEndpoint
+from scripted_endpoint import Reply, ScriptedEndpoint
 from typer.main import get_command
 
 from synthie.cli import app, main
@@ -440,6 +440,32 @@ def test_a_budget_below_one_call_is_refused_with_the_price_of_one(run: Path, ser
 def test_an_endpoint_that_does_not_answer_is_named(run: Path) -> None:
     result = generate(run, "http://127.0.0.1:9/v1", "generation.max_attempts=1")
     assert_refused(result, "http://127.0.0.1:9/v1", "Start the server there or correct generation.base_url")
+
+
+def test_a_pilot_asks_for_a_few_texts_and_says_what_all_will_cost(run: Path) -> None:
+    with ScriptedEndpoint() as endpoint:
+        settings = ["--set", f"generation.base_url={endpoint.base_url}", "--set", "generation.model=gpt-4o-mini"]
+        before = synthie("estimate", "--run", run, *TINY, *settings)
+        assert f"{SETS} texts by gpt-4o-mini: " in before.out
+        assert endpoint.seen == []
+        told = synthie("estimate", "--run", run, *TINY, *settings, "--pilot", "20")
+        assert "about 20 of them stored already" in told.out
+        assert "The run's limit is $5.00" in told.out
+        assert len(endpoint.seen) == 20
+        assert synthie("generate", "--run", run, *TINY, *settings).code == 0
+        assert len(endpoint.seen) == SETS
+
+
+def test_what_was_refused_for_good_is_asked_for_again_when_told(run: Path) -> None:
+    with ScriptedEndpoint() as endpoint:
+        endpoint.script.append(Reply.error(400, "The content filter objects.", code="content_filter"))
+        short = generate(run, endpoint.base_url)
+        assert_refused(short, f"1 of {SETS} texts could not be had", "failures.jsonl", "--retry-failed")
+        assert generate(run, endpoint.base_url).code == short.code
+        assert len(endpoint.seen) == SETS
+        settings = [*PRICED, "--set", f"generation.base_url={endpoint.base_url}"]
+        assert synthie("generate", "--run", run, *TINY, *settings, "--retry-failed").code == 0
+        assert len(endpoint.seen) == SETS + 1
 
 
 @pytest.mark.parametrize("lost", [0, 1])

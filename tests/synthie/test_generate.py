@@ -19,138 +19,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scripted_endpoint import COMPLETION_TOKENS, PROMPT_TOKENS, Reply, ScriptedEndpoint, Seen, faithful
+from texts_world import SETS, TOPICS, generate, make_world, remark_or_facts, rows, settings, write_sets_with_negatives
 
-from kg.build import build_graph
-from kg.config import GraphConfig
-from kg.graph import KnowledgeGraph
 from kg.stage import Manifest, run_stage
 from synthie.config import GenerationConfig, LocalServerConfig, QualityConfig
 from synthie.errors import AuthenticationError, BudgetError, ConfigError, EndpointError, IncompleteError, InputError
-from synthie.generate import estimate_cost, generate_texts
+from synthie.estimate import estimate_cost
+from synthie.generate import generate_texts
 from synthie.llm.journal import Journal
 from synthie.llm.prompts import load_prompt
 from synthie.records import SAMPLE_SCHEMA
 
 KEY = "sk-very-secret-0123456789"
-TOWNS = ("Ulm", "Bern", "Graz", "Lille", "Turin", "Porto", "Delft", "Uppsala", "Aarhus", "Krakow")
-FIRST = ("Ada", "Bruno", "Clara", "Dmitri", "Elena", "Fritz", "Greta", "Hugo", "Ines", "Jakob")
-LAST = ("Weiss", "Rossi", "Moreau", "Novak", "Larsen", "Silva", "Bakker", "Keller", "Duarte", "Lindholm")
-SETS = 60
-
-
-def entity(number: int, label: str, claims: dict[str, list[int]]) -> dict[str, Any]:
-    def statement(relation: str, target: int) -> dict[str, Any]:
-        value = {
-            "type": "wikibase-entityid",
-            "value": {"entity-type": "item", "numeric-id": target, "id": f"Q{target}"},
-        }
-        snak = {"snaktype": "value", "property": relation, "datatype": "wikibase-item", "datavalue": value}
-        return {"mainsnak": snak, "rank": "normal", "type": "statement"}
-
-    return {
-        "type": "item",
-        "id": f"Q{number}",
-        "labels": {"en": {"language": "en", "value": label}},
-        "descriptions": {},
-        "aliases": {},
-        "claims": {name: [statement(name, target) for target in targets] for name, targets in claims.items()},
-        "sitelinks": {"enwiki": {"site": "enwiki", "title": label}},
-    }
-
-
-def relation(name: str, label: str) -> dict[str, Any]:
-    return {
-        "type": "property",
-        "id": name,
-        "datatype": "wikibase-item",
-        "labels": {"en": {"language": "en", "value": label}},
-        "descriptions": {"en": {"language": "en", "value": f"meaning of {label}"}},
-        "aliases": {},
-        "claims": {},
-    }
-
-
-def dump_lines() -> Iterator[dict[str, Any]]:
-    yield relation("P19", "place of birth")
-    yield relation("P20", "place of death")
-    for number, town in enumerate(TOWNS):
-        yield entity(100 + number, town, {})
-    for number in range(SETS):
-        name = f"{FIRST[number % 10]} {LAST[(number // 10 + number) % 10]}"
-        claims = {"P19": [100 + number % 10], "P20": [100 + (number * 7 + 3) % 10]}
-        yield entity(1_000 + number, name, claims)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small graph under ``kg`` and `SETS` sets of one or two triplets under ``sets``."""
-    folder = tmp_path_factory.mktemp("world")
-    dump = folder / "dump.json"
-    dump.write_text("[\n" + ",\n".join(map(json.dumps, dump_lines())) + "\n]\n")
-    build_graph(GraphConfig(dump=str(dump)), folder / "kg")
-    graph = KnowledgeGraph.open(folder / "kg")
-    rows = []
-    for number in range(SETS):
-        person = f"Q{1_000 + number}"
-        triplets = [{"subject": s, "relation": r, "object": o} for s, o, r in graph.out_edges(person, keys=True)]
-        split = ("train", "train", "test")[number % 3]
-        rows.append({"id": number, "triplets": triplets[: 1 + number % 2], "split": split})
-
-    def write(target: Path) -> dict[str, Any]:
-        table = pa.Table.from_pylist(rows).append_column("round", pa.array([0] * SETS, pa.int32()))
-        pq.write_table(table.append_column("strategy", pa.array(["entity"] * SETS)), target / "sets.parquet")
-        return {}
-
-    run_stage("sets", folder / "sets", config={}, inputs={}, seed=0, work=write)
-    return folder
-
-
-TOPICS = {SETS + number: f"Q{100 + number}" for number in range(len(TOWNS))}
-
-
-def write_sets_with_negatives(world: Path, folder: Path, **odd: Any) -> Path:
-    """The sets of ``world``, then a negative about each town, changed as told; returns the folder."""
-    table = pq.read_table(world / "sets" / "sets.parquet")
-    negative = {"triplets": [], "split": "train", "round": 0, "strategy": "negative"}
-    rows = [*table.to_pylist(), *(negative | {"id": number, "topic": topic} | odd for number, topic in TOPICS.items())]
-
-    def write(target: Path) -> dict[str, Any]:
-        schema = table.schema.append(pa.field("topic", pa.string()))
-        pq.write_table(pa.Table.from_pylist(rows, schema), target / "sets.parquet")
-        return {}
-
-    run_stage("sets", folder, config={}, inputs={}, seed=1, work=write)
-    return folder
-
-
-def remark_or_facts(seen: Seen) -> Reply:
-    """What `faithful` answers, or a remark on the topic; Ulm's states a fact, Bern's forgets the name."""
-    _, is_negative, topic = seen.body["messages"][-1]["content"].rpartition("Topic: ")
-    if not is_negative:
-        return faithful(seen)
-    return Reply(
-        {"Ulm": "I heard that Ulm lies near Graz.", "Bern": "I like it there."}.get(topic, f"Who likes {topic}?")
-    )
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture
 def server() -> Iterator[ScriptedEndpoint]:
     with ScriptedEndpoint() as endpoint:
         yield endpoint
-
-
-def settings(server: ScriptedEndpoint, **options: Any) -> GenerationConfig:
-    return GenerationConfig(**{"base_url": server.base_url, "model": "gpt-4o-mini", "max_attempts": 2, **options})
-
-
-def generate(world: Path, folder: Path, config: GenerationConfig, *, max_usd: float = 1.0, **quality: Any) -> Manifest:
-    return generate_texts(
-        config, QualityConfig(**quality), world / "kg", world / "sets", folder, seed=0, max_usd=max_usd
-    )
-
-
-def rows(folder: Path, name: str = "samples") -> list[dict[str, Any]]:
-    return [row for path in sorted((folder / name).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
 def test_every_set_becomes_a_checked_sample_in_order(world: Path, tmp_path: Path, server: ScriptedEndpoint) -> None:
@@ -274,7 +165,7 @@ def test_a_storm_of_refusals_and_errors_loses_nothing(world: Path, tmp_path: Pat
     assert bill["retries"]["429"] + bill["retries"]["500"] == len(server.seen) - SETS
 
 
-def test_rows_that_fail_for_good_are_listed_and_asked_for_again(
+def test_rows_that_fail_for_good_are_listed_and_asked_for_again_when_told(
     world: Path, tmp_path: Path, server: ScriptedEndpoint
 ) -> None:
     def respond(seen: Seen) -> Reply:
@@ -291,10 +182,29 @@ def test_rows_that_fail_for_good_are_listed_and_asked_for_again(
     tolerant = generate(world, tmp_path, settings(server, max_failed_share=0.05))
     assert tolerant.counts["failed"] == 1
     assert tolerant.counts["samples"] == SETS - 1
+    assert len(server.seen) == SETS  # what was refused for good is not asked for again
+    server.respond = faithful
+    again = generate(world, tmp_path, settings(server, max_failed_share=0.05, retry_failed=True))
+    assert (again.counts["samples"], again.counts["failed"]) == (SETS, 0)
     assert len(server.seen) == SETS + 1
+    assert (tmp_path / "failures.jsonl").read_text() == ""
+
+
+def test_what_failed_for_want_of_luck_is_asked_for_again_without_being_told(
+    world: Path, tmp_path: Path, server: ScriptedEndpoint
+) -> None:
+    def respond(seen: Seen) -> Reply:
+        is_bad = "Ada Weiss" in seen.body["messages"][-1]["content"]
+        return Reply.error(500, retry_after_ms="1") if is_bad else faithful(seen)
+
+    server.respond = respond
+    with pytest.raises(IncompleteError, match="1 of 60 texts"):
+        generate(world, tmp_path, settings(server))
+    assert json.loads((tmp_path / "failures.jsonl").read_text())["permanent"] is False
+    assert len(rows(tmp_path)) == SETS - 1
     server.respond = faithful
     assert generate(world, tmp_path, settings(server)).counts["samples"] == SETS
-    assert len(server.seen) == SETS + 2
+    assert server.completions == SETS
 
 
 def test_the_budget_stops_the_run_and_a_higher_one_goes_on(
@@ -383,7 +293,7 @@ def test_the_estimate_names_a_range_that_holds_what_the_prompt_takes(world: Path
     assert estimate.rows == SETS
     assert 300 * SETS < estimate.input_tokens_low < estimate.input_tokens_high < 900 * SETS
     assert estimate.usd_low == pytest.approx(
-        (estimate.input_tokens_low * 0.15 + estimate.output_tokens_low * 0.6) / 1e6
+        (estimate.input_tokens_low * 0.15 + estimate.output_tokens_low * 0.6) / 1e6, rel=1e-3
     )
     assert str(estimate).startswith("60 texts by gpt-4o-mini: ")
 
@@ -411,7 +321,7 @@ def test_progress_tells_texts_and_cost(world: Path, tmp_path: Path, server: Scri
     done, total, _, details = [entry for entry in told if entry[2] == "texts"][-1]
     assert (done, total) == (SETS, SETS)
     assert details["usd"] > 0
-    assert details["errors"] == 0
+    assert "errors" not in details
 
 
 def test_negatives_become_samples_without_triplets(world: Path, tmp_path: Path, server: ScriptedEndpoint) -> None:

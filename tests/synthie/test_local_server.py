@@ -20,6 +20,7 @@ import pytest
 from synthie.config import LocalServerConfig
 from synthie.errors import ConfigError, EndpointError
 from synthie.llm.local import MODEL, LocalServer, identity, serve
+from synthie.llm.service_batches import BatchRules
 
 openai = pytest.importorskip("openai", reason="the protocol is checked with the official client: pip install openai")
 
@@ -209,6 +210,8 @@ def test_the_counters_tell_what_was_answered() -> None:
         assert server.stats() == {
             "requests": 2,
             "by_status": {"200": 1, "400": 1},
+            "batches": 0,
+            "batch_lines": {},
             "completions": 2,
             "unfaithful": 0,
             "truncated": 0,
@@ -296,6 +299,233 @@ def test_the_identity_names_what_decides_about_texts() -> None:
     assert name.startswith("local:")
     assert name == identity(LocalServerConfig(latency_s=1, rate_429=0.5, rate_500=0.1, requests_per_second=5), 0)
     assert len({name, identity(LocalServerConfig(), 1), identity(LocalServerConfig(unfaithful=0.5), 0)}) == 3
+
+
+# --- Responses -----------------------------------------------------------------------------------------------------
+
+
+def test_a_response_has_the_text_of_the_chat_completion(client: Any) -> None:
+    response = client.responses.create(model=MODEL, input=PROMPT, store=False)
+    assert response.output_text == text_of(client)
+    assert (response.object, response.status, response.model) == ("response", "completed", MODEL)
+    usage = ask(client).usage
+    assert (response.usage.input_tokens, response.usage.output_tokens) == (usage.prompt_tokens, usage.completion_tokens)
+    assert response.usage.total_tokens == usage.total_tokens
+
+
+def test_instructions_are_the_system_message_and_messages_are_input(client: Any) -> None:
+    system, user = "1. Paris | country | France", {"role": "user", "content": PROMPT}
+    response = client.responses.create(model=MODEL, instructions=system, input=[user])
+    completion = client.chat.completions.create(model=MODEL, messages=[{"role": "system", "content": system}, user])
+    assert response.output_text == completion.choices[0].message.content
+    parts = [{"type": "input_text", "text": PROMPT}]
+    response = client.responses.create(model=MODEL, instructions=system, input=[{"role": "user", "content": parts}])
+    assert "Ulm" in response.output_text
+    assert "Paris" not in response.output_text
+
+
+def test_a_response_over_the_limit_is_incomplete(client: Any) -> None:
+    response = client.responses.create(model=MODEL, input=PROMPT, max_output_tokens=3)
+    assert (response.status, response.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert response.usage.output_tokens == 3
+    assert text_of(client).startswith(response.output_text)
+
+
+def test_responses_are_not_streamed(client: Any) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model=MODEL, input=PROMPT, stream=True)
+    assert caught.value.param == "stream"
+
+
+# --- Files ---------------------------------------------------------------------------------------------------------
+
+
+def upload(client: Any, content: bytes, name: str = "lines.jsonl") -> Any:
+    return client.files.create(file=(name, content), purpose="batch")
+
+
+@pytest.mark.parametrize("content", [b"{}\n", b"", b"\r\n--\r\n\r\n\0\xff", b"x" * 3_000_000])
+def test_a_file_comes_back_as_it_was_uploaded(client: Any, content: bytes) -> None:
+    file = upload(client, content, 'a "strange" name – ö.jsonl')
+    assert (file.object, file.bytes, file.purpose) == ("file", len(content), "batch")
+    assert client.files.retrieve(file.id) == file
+    assert client.files.content(file.id).content == content
+
+
+def test_files_are_listed_and_deleted(client: Any) -> None:
+    first, second = upload(client, b"1"), upload(client, b"2")
+    assert {first.id, second.id} <= {file.id for file in client.files.list(purpose="batch", limit=1)}
+    assert client.files.list(purpose="fine-tune").data == []
+    assert client.files.delete(first.id).deleted
+    assert first.id not in {file.id for file in client.files.list()}
+    for gone in (client.files.retrieve, client.files.content, client.files.delete):
+        with pytest.raises(openai.NotFoundError):
+            gone(first.id)
+
+
+def test_what_is_no_upload_of_a_batch_is_a_bad_request(server: LocalServer, client: Any) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.files.create(file=("a", b"1"), purpose="fine-tune")
+    assert caught.value.param == "purpose"
+    status, content = post(server, b"{}", "/v1/files")
+    assert (status, content["error"]["type"]) == (400, "invalid_request_error")
+    with pytest.raises(openai.AuthenticationError):
+        upload(client_of(server, key="wrong"), b"1")
+
+
+# --- Batches -------------------------------------------------------------------------------------------------------
+
+
+def batch_line(number: int, *, name: str | None = None, prompt: str | None = None, **fields: Any) -> str:
+    message = {"role": "user", "content": prompt or f"1. Town {number} | country | Peru"}
+    body = {"model": MODEL, "messages": [message]}
+    line = {"custom_id": name or f"line-{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return json.dumps(line | fields)
+
+
+def create(client: Any, lines: list[str], **options: Any) -> Any:
+    file = upload(client, "\n".join(lines).encode())
+    endpoint = options.pop("endpoint", "/v1/chat/completions")
+    return client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h", **options)
+
+
+def ended(client: Any, batch: Any) -> Any:
+    deadline = time.monotonic() + 60
+    while batch.status not in ("completed", "failed", "expired", "cancelled"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+        batch = client.batches.retrieve(batch.id)
+    return batch
+
+
+def results(client: Any, file_id: str | None) -> dict[str, dict[str, Any]]:
+    lines = client.files.content(file_id).text.splitlines() if file_id else []
+    return {result["custom_id"]: result for result in map(json.loads, lines)}
+
+
+def test_a_batch_is_answered_like_live_calls(client: Any) -> None:
+    batch = create(client, [batch_line(number) for number in range(40)], metadata={"run": "7"})
+    assert (batch.object, batch.status, batch.metadata) == ("batch", "validating", {"run": "7"})
+    batch = ended(client, batch)
+    assert (batch.status, batch.error_file_id, batch.errors, batch.model) == ("completed", None, None, MODEL)
+    assert batch.created_at <= batch.in_progress_at <= batch.finalizing_at <= batch.completed_at < batch.expires_at
+    assert batch.request_counts.to_dict() == {"total": 40, "completed": 40, "failed": 0}
+    answers = results(client, batch.output_file_id)
+    assert len(answers) == 40
+    for number in (0, 17, 39):
+        answer = answers[f"line-{number}"]
+        assert (answer["error"], answer["response"]["status_code"]) == (None, 200)
+        text = answer["response"]["body"]["choices"][0]["message"]["content"]
+        assert text == text_of(client, f"1. Town {number} | country | Peru")
+
+
+def test_a_batch_of_responses_is_answered_in_their_form(client: Any) -> None:
+    body = {"model": MODEL, "input": PROMPT}
+    batch = ended(client, create(client, [batch_line(1, url="/v1/responses", body=body)], endpoint="/v1/responses"))
+    answer = results(client, batch.output_file_id)["line-1"]["response"]["body"]
+    assert answer["output"][0]["content"][0]["text"] == text_of(client)
+
+
+def test_lines_that_are_refused_are_in_the_error_file(client: Any) -> None:
+    batch = ended(client, create(client, [batch_line(1), batch_line(2, prompt="Hello!")]))
+    assert batch.status == "completed"
+    assert batch.request_counts.to_dict() == {"total": 2, "completed": 1, "failed": 1}
+    assert results(client, batch.output_file_id).keys() == {"line-1"}
+    refused = results(client, batch.error_file_id)["line-2"]["response"]
+    assert (refused["status_code"], refused["body"]["error"]["code"]) == (400, "invalid_prompt")
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "line"),
+    [
+        ([], "empty_file", None),
+        ([batch_line(1), "{"], "invalid_json_line", 2),
+        ([batch_line(1, method="GET")], "invalid_json_line", 1),
+        ([batch_line(1), batch_line(2), batch_line(1)], "duplicate_custom_id", 3),
+        ([batch_line(1, url="/v1/responses")], "invalid_url", 1),
+        ([batch_line(1, body={"model": "gpt-4o"})], "model_not_found", 1),
+    ],
+)
+def test_a_batch_that_is_malformed_fails_with_code_and_line(
+    client: Any, lines: list[str], code: str, line: int | None
+) -> None:
+    batch = ended(client, create(client, lines))
+    assert (batch.status, batch.output_file_id, batch.error_file_id) == ("failed", None, None)
+    assert [(error.code, error.line) for error in batch.errors.data] == [(code, line)]
+
+
+def test_batches_are_listed_newest_first_in_pages(client: Any) -> None:
+    created = [create(client, [batch_line(number)]).id for number in range(5)]
+    assert [batch.id for batch in client.batches.list(limit=2)][:5] == created[::-1]
+    page = client.batches.list(limit=2, after=created[4])
+    assert ([batch.id for batch in page.data], page.has_more) == ([created[3], created[2]], True)
+
+
+def test_what_cannot_be_a_batch_is_a_bad_request(server: LocalServer, client: Any) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.batches.create(input_file_id="file-none", endpoint="/v1/responses", completion_window="24h")
+    assert caught.value.param == "input_file_id"
+    with pytest.raises(openai.BadRequestError):
+        create(client, [batch_line(1)], endpoint="/v1/embeddings")
+    with pytest.raises(openai.NotFoundError):
+        client.batches.retrieve("batch_none")
+    with pytest.raises(openai.AuthenticationError):
+        client_of(server, key="wrong").batches.list()
+
+
+def test_a_cancelled_batch_keeps_what_it_has_answered() -> None:
+    with LocalServer(FAITHFUL, batches=BatchRules(line_s=0.02)) as server:
+        client = client_of(server)
+        batch = create(client, [batch_line(number) for number in range(64)])
+        while not client.batches.retrieve(batch.id).request_counts.completed:
+            time.sleep(0.01)
+        assert client.batches.cancel(batch.id).status == "cancelling"
+        batch = ended(client, batch)
+        assert batch.status == "cancelled"
+        done, rest = results(client, batch.output_file_id), results(client, batch.error_file_id)
+        assert len(done) + len(rest) == 64
+        assert 0 < len(done) < 64
+        assert {result["error"]["code"] for result in rest.values()} == {"batch_cancelled"}
+        assert {result["response"] for result in rest.values()} == {None}
+        with pytest.raises(openai.ConflictError):
+            client.batches.cancel(batch.id)
+
+
+def test_a_batch_expires_after_the_lines_that_the_rules_allow() -> None:
+    with LocalServer(FAITHFUL, batches=BatchRules(expire_after=20)) as server:
+        client = client_of(server)
+        batch = ended(client, create(client, [batch_line(number) for number in range(30)]))
+        assert batch.status == "expired"
+        assert results(client, batch.output_file_id).keys() == {f"line-{number}" for number in range(20)}
+        rest = results(client, batch.error_file_id)
+        assert {result["error"]["code"] for result in rest.values()} == {"batch_expired"}
+
+
+def test_unfinished_batches_fill_the_queue() -> None:
+    lines = [batch_line(number) for number in range(4)]
+    limit = sum(len(json.dumps(json.loads(line)["body"])) for line in lines) // 4
+    with LocalServer(FAITHFUL, batches=BatchRules(max_enqueued_tokens=limit, line_s=0.1)) as server:
+        client = client_of(server)
+        first, second = create(client, lines), ended(client, create(client, lines))
+        assert [error.code for error in second.errors.data] == ["token_limit_exceeded"]
+        assert ended(client, first).status == "completed"
+        assert ended(client, create(client, lines)).status == "completed"
+
+
+def test_lines_of_batches_fail_at_the_rates_of_live_calls() -> None:
+    with LocalServer(LocalServerConfig(unfaithful=0, rate_429=0.3, rate_500=0.3)) as server:
+        client = client_of(server)
+        batch = ended(client, create(client, [batch_line(number) for number in range(100)]))
+        failed = results(client, batch.error_file_id)
+        assert {result["response"]["status_code"] for result in failed.values()} == {429, 500}
+        assert len(failed) + len(results(client, batch.output_file_id)) == 100
+        statistics = server.stats()
+        assert statistics["batches"] == 1
+        assert sum(statistics["batch_lines"].values()) == 100
+        assert statistics["requests"] == 0
+
+
+# --- The process ---------------------------------------------------------------------------------------------------
 
 
 def test_a_port_in_use_is_a_clear_error() -> None:

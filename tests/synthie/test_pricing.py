@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthie.errors import ConfigError
-from synthie.llm.pricing import Ledger, Price, Usage, input_token_bound, price_of, to_picodollars
+from synthie.llm.pricing import (
+    Ledger,
+    Price,
+    Usage,
+    batch_discount_of,
+    input_token_bound,
+    price_of,
+    to_picodollars,
+)
 
 
 def test_a_listed_model_has_its_price() -> None:
@@ -41,6 +49,29 @@ def test_an_unknown_model_is_refused_with_the_way_to_set_its_price() -> None:
 def test_given_prices_override_the_table_and_zero_means_free() -> None:
     assert price_of("llama-9", 0, 0).is_free
     assert price_of("gpt-4o-mini", 1.0, None) == Price(input=1_000_000, cached_input=1_000_000, output=600_000)
+
+
+def test_a_given_price_of_cached_input_goes_before_the_table_and_the_input() -> None:
+    assert price_of("gpt-4o-mini", None, None, 0.01) == Price(input=150_000, cached_input=10_000, output=600_000)
+    assert price_of("llama-9", 1.0, 2.0, 0) == Price(input=1_000_000, cached_input=0, output=2_000_000)
+
+
+def test_the_batch_api_halves_the_price_of_a_listed_model() -> None:
+    share = batch_discount_of("gpt-4o-mini-2024-07-18", None)
+    assert price_of("gpt-4o-mini", None, None).discounted(share) == Price(75_000, 37_500, 300_000)
+
+
+def test_a_discounted_price_is_exact_and_rounded_up() -> None:
+    assert Price(input=10**15 + 1, cached_input=3, output=0).discounted(0.3) == Price(7 * 10**14 + 1, 3, 0)
+    assert Price(7, 5, 3).discounted(0) == Price(7, 5, 3)
+    assert Price(7, 5, 3).discounted(1).is_free
+
+
+def test_a_given_batch_discount_goes_before_the_table_and_an_unknown_one_is_refused() -> None:
+    assert batch_discount_of("gpt-4o-mini", 0.25) == 0.25
+    assert batch_discount_of("llama-9", 0.0) == 0
+    with pytest.raises(ConfigError, match=r"'llama-9' is not known.*generation\.batch_discount"):
+        batch_discount_of("llama-9", None)
 
 
 def test_a_sum_in_dollars_is_rounded_down_exactly() -> None:

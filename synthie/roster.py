@@ -1,0 +1,108 @@
+"""Where every set stands on its way to an accepted text: one byte of state and a few of counts a set.
+
+Sets begin as pending, those beyond ``n_texts`` in reserve. A wave asks for what is
+pending and checks the answers; `Roster.advance` then makes rejected sets with tries
+left pending again and calls sets up from the reserve, until nothing is pending. All
+of it follows from the answers alone, so a run that is started again walks the same way.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from synthie.config import GenerationConfig
+from synthie.llm.journal import KEY_BYTES
+from synthie.questions import Try
+
+__all__ = ["Roster"]
+
+_RESERVE, _PENDING, _ACCEPTED, _REJECTED, _FAILED = range(5)
+
+
+class Roster:
+    """The sets by their position in the file.
+
+    Args:
+        count: number of sets.
+        config: ``n_texts``, ``tries`` and what to do with truncated texts.
+        only: bool[count], the sets to ask for; None for what ``config`` says.
+
+    Attributes:
+        wanted: accepted texts to have: ``n_texts``, or one for every set.
+        wave: number of the wave under way, from 0.
+    """
+
+    def __init__(self, count: int, config: GenerationConfig, only: np.ndarray | None = None) -> None:
+        chosen = np.arange(count) < (config.n_texts or count) if only is None else only
+        self.wanted = int(np.count_nonzero(chosen))
+        self.wave = 0
+        self._config = config
+        self._keys = np.zeros((count, KEY_BYTES), np.uint8)
+        self._state = np.where(chosen, _PENDING, _RESERVE).astype(np.uint8)
+        self._called = self.wanted  # positions below have been called up
+        self._tries = np.zeros(count, np.uint8)
+        self._doublings = np.zeros(count, np.uint8)
+        self._truncated = np.zeros(count, bool)
+
+    @property
+    def pending(self) -> np.ndarray:
+        """bool[count]: sets whose present try has no verdict yet."""
+        return self._state == _PENDING
+
+    @property
+    def accepted(self) -> np.ndarray:
+        """bool[count]: sets with an accepted text."""
+        return self._state == _ACCEPTED
+
+    @property
+    def failed(self) -> int:
+        """Sets without an answer to their present try."""
+        return int(np.count_nonzero(self._state == _FAILED))
+
+    @property
+    def missing(self) -> int:
+        """Accepted texts that are still to be had; without ``n_texts``, sets without an answer."""
+        if self._config.n_texts is None:
+            return self.failed
+        return self._config.n_texts - int(np.count_nonzero(self.accepted))
+
+    def which(self, position: int) -> Try:
+        """The present try of a set."""
+        return Try(int(self._tries[position]), int(self._doublings[position]))
+
+    def key(self, position: int) -> bytes:
+        """Key of the answer to the present try, as `set_key` was told."""
+        return self._keys[position].tobytes()
+
+    def set_key(self, position: int, key: bytes) -> None:
+        self._keys[position] = np.frombuffer(key, np.uint8)
+
+    def position(self, key: bytes) -> int:
+        """The first set whose present try has this key."""
+        return int(np.flatnonzero((self._keys == np.frombuffer(key, np.uint8)).all(axis=1))[0])
+
+    def fail(self, position: int) -> None:
+        """There is no answer, and there will be none."""
+        self._state[position] = _FAILED
+
+    def judge(self, position: int, accepted: bool, *, truncated: bool = False) -> None:
+        """The text was accepted, or not; ``truncated``: it was cut off at the limit of tokens."""
+        self._state[position] = _ACCEPTED if accepted else _REJECTED
+        self._truncated[position] = truncated
+
+    def advance(self) -> bool:
+        """Begin the next wave; False if there is nothing more to ask for."""
+        again = (self._state == _REJECTED) & (self._tries + 1 < self._config.tries)
+        if self._config.truncated == "reject":
+            again &= ~self._truncated
+        self._tries[again] += 1
+        if self._config.truncated == "longer":
+            self._doublings[again & self._truncated] += 1
+        self._state[again] = _PENDING
+        if self._config.n_texts is not None:
+            under_way = int(np.count_nonzero(self.accepted | self.pending))
+            called = self._called + max(0, self.wanted - under_way)
+            self._state[self._called : called] = _PENDING
+            self._called = min(called, len(self._state))
+        self.wave += 1
+        return bool(self.pending.any())
