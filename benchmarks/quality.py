@@ -3,7 +3,9 @@
 Reads WebNLG texts whose triplets are mapped to Wikidata ids (``webnlg-wikidata/dev.xml.gz`` under
 ``SYNTHIE_SHARED_DATA`` or ``../shared/data``), lets the checks judge every faithful text, and every
 text against a set that was corrupted in one of five ways, and prints the share that passes or is
-caught, the reasons for faithful texts that fail, and the speed.
+caught, the reasons for faithful texts that fail, and the speed; then how the verdicts on machine-written
+texts (``wdv/claims.csv.gz``) agree with readers' votes. The checks were developed on one half
+of the sets, drawn by a hash; the other half is held back, and no text of it is ever shown.
 
     python benchmarks/quality.py [--examples N]
 """
@@ -11,8 +13,10 @@ caught, the reasons for faithful texts that fail, and the speed.
 from __future__ import annotations
 
 import argparse
+import ast
 import csv
 import gzip
+import hashlib
 import os
 import random
 import re
@@ -26,6 +30,7 @@ from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 
 from synthie.config import QualityConfig
@@ -33,7 +38,9 @@ from synthie.quality import QualityGate, Verdict
 from synthie.records import Mention, Triplet
 
 SOURCE = Path("webnlg-wikidata/dev.xml.gz")
-OTHERS = Path("wdv/claims.csv.gz")  # names and descriptions of further Wikidata items
+HALVES = ("development", "held back")
+_ITEM = re.compile(r"'id': '(Q\d+)'")
+OTHERS = Path("wdv/claims.csv.gz")  # texts with votes, names and descriptions of further Wikidata items
 # The XML has names only. These are the aliases that Wikidata gives to nodes and relations that the texts name often.
 ALIASES = {
     "Q30": ["US", "USA", "U.S.", "U.S.A.", "America", "the States"],
@@ -59,13 +66,22 @@ class Entry:
     triplets: tuple[Triplet, ...]
     text: str
 
+    @property
+    def half(self) -> str:
+        """Which half the set belongs to, "development" or "held back"; all texts of one set belong to the same."""
+        keys = "\n".join(sorted("|".join(triplet.key) for triplet in self.triplets))
+        return HALVES[hashlib.sha256(keys.encode()).digest()[0] % 2]
+
 
 class NamesGraph:
     """A graph that consists of names, enough for the checks."""
 
-    def __init__(self, nodes: dict[str, SimpleNamespace], relations: dict[str, str]) -> None:
+    def __init__(
+        self, nodes: dict[str, SimpleNamespace], relations: dict[str, str], aliases: dict[str, list[str]]
+    ) -> None:
         self._nodes = nodes
         self._relations = relations
+        self._aliases = aliases
         self.node_table = pa.table(
             {
                 "id": list(nodes),
@@ -80,7 +96,11 @@ class NamesGraph:
         return self._nodes[id]
 
     def relation(self, id: str) -> SimpleNamespace:  # noqa: A002
-        return SimpleNamespace(label=self._relations[id], aliases=RELATION_ALIASES.get(id, []))
+        return SimpleNamespace(label=self._relations[id], aliases=self._aliases.get(id, []))
+
+    @property
+    def relation_ids(self) -> list[str]:
+        return list(self._relations)
 
 
 def read_webnlg(path: Path) -> tuple[NamesGraph, list[Entry]]:
@@ -106,16 +126,61 @@ def read_webnlg(path: Path) -> tuple[NamesGraph, list[Entry]]:
         entries += [Entry(tuple(triplets), " ".join(text.split())) for text in texts]
     for code, label, description in _other_items(path.parents[1] / OTHERS):
         nodes.setdefault(code, _node(code, label.replace(" ", "_"), label, "entity", [])).description = description
-    return NamesGraph(nodes, relations), entries
+    return NamesGraph(nodes, relations, _relation_aliases(path.parents[1] / OTHERS)), entries
+
+
+def read_wdv(path: Path) -> tuple[NamesGraph, list[Entry], list[float]]:
+    """The names, the machine-written texts, each for one triplet, and the share of readers that found each adequate."""
+    nodes: dict[str, SimpleNamespace] = {}
+    relations: dict[str, str] = {}
+    entries, votes = [], []
+    for row in _rows(path):
+        subject = Mention(row["entity_label"], row["entity_id"])
+        nodes.setdefault(
+            subject.uri, _node(subject.uri, row["entity_label"], row["entity_label"], "entity", _names(row, "entity"))
+        )
+        kind, name = _wdv_value(row)
+        code = f"{kind}:{name}"
+        if match := _ITEM.search(row["datavalue"]):
+            code = match[1]
+        nodes.setdefault(code, _node(code, name, name, kind, _names(row, "object") if kind == "entity" else []))
+        relations[row["property_id"]] = row["property_label"]
+        predicate = Mention(row["property_label"], row["property_id"])
+        entries.append(Entry((Triplet(subject, predicate, Mention(name, code)),), row["processed_verbalisation"]))
+        votes.append(re.findall(r"\d", row["adequacy"]).count("0") / len(re.findall(r"\d", row["adequacy"])))
+    return NamesGraph(nodes, relations, _relation_aliases(path)), entries, votes
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def _names(row: dict[str, str], part: str) -> list[str]:
+    names = row[f"{part}_alias"]
+    return [str(name) for name in ast.literal_eval(names)] if names.startswith("[") else []
+
+
+def _wdv_value(row: dict[str, str]) -> tuple[str, str]:
+    """Kind and canonical name of an object."""
+    if row["datatype"] == "time":
+        match = re.fullmatch(r"(\d\d)/(\d\d)/(\d{4})", row["object_label"])
+        return _literal("-".join(reversed(match.groups()))) if match else ("date", row["object_label"])
+    kind = {"wikibase-item": "entity", "quantity": "quantity"}.get(row["datatype"], "string")
+    return kind, row["object_label"]
+
+
+def _relation_aliases(path: Path) -> dict[str, list[str]]:
+    """The aliases that Wikidata gives to the relations."""
+    return {row["property_id"]: _names(row, "property") for row in _rows(path)} | RELATION_ALIASES
 
 
 def _other_items(path: Path) -> Iterator[tuple[str, str, str]]:
     """(id, label, description) of items that the texts do not tell of, as a real graph is full of them."""
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            yield row["entity_id"], row["entity_label"], row["entity_desc"]
-            if match := re.search(r"'id': '(Q\d+)'", row["datavalue"]):
-                yield match[1], row["object_label"], row["object_desc"]
+    for row in _rows(path):
+        yield row["entity_id"], row["entity_label"], row["entity_desc"]
+        if match := _ITEM.search(row["datavalue"]):
+            yield match[1], row["object_label"], row["object_desc"]
 
 
 def _originals(element: ElementTree.Element) -> list[list[list[str]]]:
@@ -191,6 +256,18 @@ def swapped(entry: Entry, world: World, draw: random.Random) -> Entry | None:
     return replace(entry, triplets=(*entry.triplets[:place], changed, *entry.triplets[place + 1 :]))
 
 
+def relabelled(entry: Entry, world: World, draw: random.Random) -> Entry | None:
+    """A relation is another one that links such things: the text tells of a mayor where the set has an architect."""
+    place = draw.randrange(len(entry.triplets))
+    triplet = entry.triplets[place]
+    own = {other.predicate for other in entry.triplets}
+    others = [predicate for predicate in world.alike[triplet.predicate.uri] if predicate not in own]
+    if not others:
+        return None
+    changed = replace(triplet, predicate=draw.choice(others))
+    return replace(entry, triplets=(*entry.triplets[:place], changed, *entry.triplets[place + 1 :]))
+
+
 def renumbered(entry: Entry, world: World, draw: random.Random) -> Entry | None:
     """A digit of a number or date in the text differs."""
     literals = [triplet.object for triplet in entry.triplets if triplet.object.uri.startswith(("date:", "quantity:"))]
@@ -220,6 +297,7 @@ CORRUPTIONS: tuple[Callable[[Entry, World, random.Random], Entry | None], ...] =
     swapped,
     renumbered,
     exchanged,
+    relabelled,
 )
 
 
@@ -234,16 +312,44 @@ class World:
         for triplet in self.triplets:
             self.about[triplet.subject.uri].append(triplet)
             self.objects[triplet.predicate.uri].append(triplet.object)
+        self.alike = self._alike()
         for entry in entries:
             self.by_size[len(entry.triplets)].append(entry)
 
+    def _alike(self) -> dict[str, list[Mention]]:
+        """Relation id -> the relations that share both a subject and an object with it."""
+        subjects: defaultdict[str, set[str]] = defaultdict(set)
+        objects: defaultdict[str, set[str]] = defaultdict(set)
+        predicates = {triplet.predicate.uri: triplet.predicate for triplet in self.triplets}
+        for triplet in self.triplets:
+            subjects[triplet.predicate.uri].add(triplet.subject.uri)
+            objects[triplet.predicate.uri].add(triplet.object.uri)
+        return {
+            one: [
+                predicate
+                for other, predicate in predicates.items()
+                if other != one and subjects[one] & subjects[other] and objects[one] & objects[other]
+            ]
+            for one in predicates
+        }
 
-def measure(path: Path, examples: int = 0, seed: int = 0) -> dict[str, float]:
-    """Share of faithful texts that pass and of corrupted ones that are caught, and texts per second of CPU time."""
+
+def measure(path: Path, examples: int = 0, seed: int = 0) -> dict[str, dict[str, float]]:
+    """For each half the share of faithful texts that pass, of corrupted ones that are caught, and texts per second."""
     graph, entries = read_webnlg(path)
-    gate = QualityGate(QualityConfig(), graph)
-    world, draw = World(entries), random.Random(seed)
+    gate, world = QualityGate(QualityConfig(), graph), World(entries)
     gate.check(entries[0].text, entries[0].triplets)  # builds the index
+    return {
+        half: _measure_half(gate, world, half, [entry for entry in entries if entry.half == half], examples, seed)
+        for half in HALVES
+    }
+
+
+def _measure_half(
+    gate: QualityGate, world: World, half: str, entries: list[Entry], examples: int, seed: int
+) -> dict[str, float]:
+    draw = random.Random(seed)
+    examples = examples if half == "development" else 0
     start = time.process_time()
     verdicts = [gate.check(entry.text, entry.triplets) for entry in entries]
     first = time.process_time()
@@ -256,15 +362,32 @@ def measure(path: Path, examples: int = 0, seed: int = 0) -> dict[str, float]:
         "faithful pass": sum(verdict.accepted for verdict in verdicts) / len(entries),
         "  without free text": _pass_without_free_text(entries, verdicts),
     }
-    _show("faithful, rejected", entries, verdicts, False, examples, draw)
+    _show(f"{half}: faithful, rejected", entries, verdicts, False, examples, draw)
     for corrupt in CORRUPTIONS:
         changed = [entry for entry in (corrupt(entry, world, draw) for entry in entries) if entry]
         verdicts = [gate.check(entry.text, entry.triplets) for entry in changed]
         figures[f"{corrupt.__name__} caught"] = sum(not verdict.accepted for verdict in verdicts) / len(changed)
-        _show(f"{corrupt.__name__}, accepted", changed, verdicts, True, examples, draw)
+        _show(f"{half}: {corrupt.__name__}, accepted", changed, verdicts, True, examples, draw)
         if corrupt is dropped:
             figures["  with a node"] = _caught_with_a_node(entries, changed, verdicts)
     return figures
+
+
+def compare_with_votes(path: Path) -> dict[str, float]:
+    """How the verdicts on machine-written texts agree with what readers voted on their adequacy."""
+    graph, entries, votes = read_wdv(path)
+    gate = QualityGate(QualityConfig(), graph)
+    accepted = np.array([gate.check(entry.text, entry.triplets).accepted for entry in entries])
+    shares = np.array(votes)
+    better = np.sign(shares[accepted][:, None] - shares[~accepted][None, :])
+    return {
+        "texts": len(entries),
+        "accepted": float(accepted.mean()),
+        "accepted of adequate": float(accepted[shares > 0.5].mean()),
+        "rejected of inadequate": float((~accepted)[shares <= 0.5].mean()),
+        "correlation": float(np.corrcoef(accepted, shares)[0, 1]),
+        "area under ROC": float((better.mean() + 1) / 2),
+    }
 
 
 def _pass_without_free_text(entries: list[Entry], verdicts: list[Verdict]) -> float:
@@ -319,8 +442,14 @@ def main() -> None:
     path = Path(os.environ.get("SYNTHIE_SHARED_DATA", default)) / SOURCE
     if not path.exists():
         sys.exit(f"{path} is missing. Set SYNTHIE_SHARED_DATA to the folder that holds {SOURCE}.")
-    for name, value in measure(path, arguments.examples).items():
-        print(f"{name:24} {value:8.1%}" if value <= 1 else f"{name:24} {value:8,.0f}")
+    figures = measure(path, arguments.examples)
+    print(f"{'':24}" + "".join(f"{half:>14}" for half in HALVES))
+    for name in figures[HALVES[0]]:
+        values = (figures[half][name] for half in HALVES)
+        print(f"{name:24}" + "".join(f"{value:14.1%}" if value <= 1 else f"{value:14,.0f}" for value in values))
+    print("\nmachine-written texts, against readers' votes on their adequacy")
+    for name, value in compare_with_votes(path.parents[1] / OTHERS).items():
+        print(f"{name:24}" + (f"{value:14.3f}" if value <= 1 else f"{value:14,.0f}"))
 
 
 if __name__ == "__main__":

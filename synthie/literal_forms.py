@@ -11,6 +11,7 @@ those. All forms are exact; a rounded number is another number.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
 
@@ -170,7 +171,21 @@ def _further_dates(day: str | None, month: str | None, year: str, before_christ:
         before += [f"{name} {d}{between}" for d in days for name in short for between in (", ", " ")]
         before += [f"{ordinal} of {month}{between}" for between in (" ", ", ")]
         iso = f"{number:04d}-{MONTHS.index(month) + 1:02d}-{int(day):02d}"
-    return (*(f"{date}{year}" for date in before for year in years), *(() if before_christ else (iso,)))
+    if before_christ:
+        return tuple(f"{date}{year}" for date in before for year in years)
+    return (*(f"{date}{year}" for date in before for year in years), iso, *_numeric_dates(day, month, number))
+
+
+def _numeric_dates(day: str | None, month: str, year: int) -> Iterator[str]:
+    """A date in digits, with the day or the month first: 10/03/1983, 3.10.1983, 1983.10.03."""
+    if day is None:
+        return
+    d, m = int(day), MONTHS.index(month) + 1
+    for first, second in ((d, m), (m, d)):
+        for mark in "/.-":
+            yield f"{first}{mark}{second}{mark}{year}"
+            yield f"{first:02d}{mark}{second:02d}{mark}{year}"
+    yield from (f"{year}{mark}{m:02d}{mark}{d:02d}" for mark in "/.")
 
 
 def _further_periods(number: int, period: str, before_christ: bool) -> tuple[str, ...]:
@@ -207,7 +222,7 @@ _SYMBOLS = {
     "square foot": ("ft²", "sq ft", "sq. ft"),
     "cubic metre": ("m³", "m3"),
     "cubic kilometre": ("km³", "km3"),
-    "kilometre": ("km",),
+    "kilometre": ("km", "kms"),
     "metre": ("m",),
     "centimetre": ("cm",),
     "millimetre": ("mm",),
@@ -218,7 +233,7 @@ _SYMBOLS = {
     "nautical mile": ("nmi",),
     "astronomical unit": ("AU", "au"),
     "light-year": ("ly",),
-    "kilogram": ("kg",),
+    "kilogram": ("kg", "kgs"),
     "gram": ("g",),
     "tonne": ("t",),
     "pound": ("lb", "lbs"),

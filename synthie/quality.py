@@ -3,9 +3,11 @@
 A text and its triplet set go in, a `Verdict` comes out that names every fault:
 which triplet is not stated, which span states something else. All checks are
 deterministic and look at surfaces only (`synthie.surface`): every subject and
-object must be stated in one of its usual forms, and in connection; names, numbers and dates that no triplet
-gives must not appear; and the text must be finished, running prose. A text that
-shall state no triplet must name its topic, and nothing else of the graph, not even a class.
+object must be stated in one of its usual forms, in connection, not denied, and
+not in the words of another relation; names, numbers and dates that no triplet
+gives must not appear, nor connections; and the text must be finished, running
+English prose of its own. A text that shall state no triplet must name its topic,
+and nothing else of the graph, not even a class.
 
 Text and forms are compared as sequences of folded tokens (case, diacritics,
 plural and possessive endings, thousands separators and punctuation removed),
@@ -16,7 +18,7 @@ of the whole graph that is built when the first text needs it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
@@ -24,12 +26,22 @@ from typing import Any, NamedTuple, Protocol
 
 from synthie.config import QualityConfig
 from synthie.records import Mention, Triplet
-from synthie.surface.english import CHATTER, CHATTER_OPENING, MARKUP, MONTHS, looks_inflected
+from synthie.surface.english import (
+    CHATTER,
+    CHATTER_OPENING,
+    MARKUP,
+    MONTHS,
+    NEGATION_SOFTENERS,
+    looks_inflected,
+)
 from synthie.surface.forms import Forms, Matches, Node, compile_forms, find_forms
+from synthie.surface.language import foreign_word, is_acronym, long_sentences
 from synthie.surface.names import CLASS, COMMON, LONGEST_NAME, LONGEST_NOUN, PROPER, NameIndex
+from synthie.surface.relations import RelationCues
 from synthie.surface.repeats import near_duplicates
 from synthie.surface.tokens import (
     COMMON_KEYS,
+    NEGATION_KEYS,
     NEUTRAL_KEYS,
     NUMBER_KEYS,
     POSSESSIVE,
@@ -39,9 +51,14 @@ from synthie.surface.tokens import (
     fold_all,
     quote,
 )
+from synthie.surface.variants import is_derived, is_misspelt
 
-__all__ = ["Graph", "QualityGate", "Reason", "Verdict"]
+__all__ = ["CHECKS", "Graph", "QualityGate", "Reason", "Verdict"]
 
+CHECKS = (
+    *("empty", "refusal", "markup", "truncated", "length", "language", "demonstration"),
+    *("missing", "unlinked", "negated", "relation", "extra_link", "extra_name", "extra_number"),
+)
 _CACHED_NODES = 1 << 16
 _SENTENCE_END = re.compile(r"""[.!?…]["'”’»)\]]*\s*\Z""")
 
@@ -59,6 +76,8 @@ class Graph(Protocol):
     """What the checks ask of a knowledge graph; `kg.graph.KnowledgeGraph` fulfils it."""
 
     @property
+    def relation_ids(self) -> Sequence[str]: ...
+    @property
     def node_table(self) -> Any: ...  # pyarrow.Table with columns id, name, label, description, aliases, types, kind
     def node(self, identifier: str, /) -> Node: ...
     def relation(self, identifier: str, /) -> Relation: ...
@@ -67,7 +86,7 @@ class Graph(Protocol):
 class Reason(NamedTuple):
     """One fault: the check that found it, and where and what it is."""
 
-    check: str  # empty | refusal | markup | truncated | length | missing | unlinked | extra_name | extra_number
+    check: str  # one of CHECKS
     detail: str
 
 
@@ -87,11 +106,18 @@ class Verdict:
 
 
 class QualityGate:
-    """The checks, ready for one graph. Not thread-safe; cheap to build."""
+    """The checks, ready for one graph. Not thread-safe; cheap to build.
 
-    def __init__(self, config: QualityConfig, graph: Graph) -> None:
+    Args:
+        config: what a text must fulfil.
+        graph: names the nodes and relations.
+        demonstrations: the texts of the prompt's demonstrations, which no response may repeat.
+    """
+
+    def __init__(self, config: QualityConfig, graph: Graph, demonstrations: Iterable[str] = ()) -> None:
         self._config = config
         self._graph = graph
+        self._demonstrated = {keys for text in demonstrations for keys, _ in long_sentences(Tokens(text))}
         self._node_forms = lru_cache(_CACHED_NODES)(self._compile_node)
         self._relation_keys = lru_cache(_CACHED_NODES)(self._compile_relation)
 
@@ -114,14 +140,18 @@ class QualityGate:
         tokens = Tokens(text)
         named = [node for triplet in triplets for node in (triplet.subject, triplet.object)]
         forms = {node.uri: self._node_forms(node.uri) for node in (*named, *([topic] if topic else []))}
-        matches = find_forms(tokens, forms)
-        reasons = [*self._form_faults(text, tokens, len(triplets), finish_reason)]
+        matches = find_forms(tokens, forms, self._is_name)
+        reasons = [*self._form_faults(text, tokens, matches.covered, len(triplets), finish_reason)]
+        reasons += self._copied(tokens, matches.covered)
         if self._config.check_entities:
             reasons += _missing(triplets, matches.places)
             reasons += _unlinked(tokens, triplets, matches)
+            reasons += _negated(tokens, triplets, matches)
+            reasons += self._retold(tokens, triplets, matches)
             if topic and not matches.places[topic.uri]:
                 reasons.append(Reason("missing", f"The topic '{topic.surfaceform}' ({topic.uri}) is not named."))
         if self._config.check_extra:
+            reasons += _overlinked(tokens, triplets, matches)
             reasons += self._extra(tokens, forms, matches.covered, triplets)
         starts = {uri: tokens.starts[places[0]] if places else -1 for uri, places in matches.places.items()}
         return Verdict(not reasons, reasons, starts)
@@ -135,6 +165,14 @@ class QualityGate:
         """The names of the whole graph; built at first use."""
         return NameIndex(self._graph.node_table)
 
+    @cached_property
+    def _cues(self) -> RelationCues:
+        relations = ((uri, self._graph.relation(uri)) for uri in self._graph.relation_ids)
+        return RelationCues((uri, relation.label, relation.aliases) for uri, relation in relations)
+
+    def _is_name(self, phrase: tuple[str, ...]) -> bool:
+        return self.names.find([phrase], PROPER)[0] >= 0
+
     def _compile_node(self, uri: str) -> Forms:
         return compile_forms(self._graph.node(uri))
 
@@ -142,7 +180,9 @@ class QualityGate:
         relation = self._graph.relation(uri)
         return frozenset(key for text in (relation.label, *relation.aliases) for key in fold_all(text))
 
-    def _form_faults(self, text: str, tokens: Tokens, size: int, finish_reason: str | None) -> Iterator[Reason]:
+    def _form_faults(
+        self, text: str, tokens: Tokens, covered: bytearray, size: int, finish_reason: str | None
+    ) -> Iterator[Reason]:
         """Faults of the text as such, whatever it states."""
         if not tokens.keys:
             yield Reason("empty", "The text holds no word.")
@@ -155,12 +195,43 @@ class QualityGate:
             yield Reason("truncated", "The model stopped at the token limit (finish_reason 'length').")
         elif not _SENTENCE_END.search(text):
             yield Reason("truncated", f"The text ends without a full stop: '…{text.rstrip()[-30:]}'.")
+        if foreign := foreign_word(tokens, covered):
+            yield Reason("language", f"{foreign} shows that the text is not English.")
         words, most = len(tokens.keys), self._config.max_words_per_triplet * max(1, size)
         if words < self._config.min_words:
             yield Reason("length", f"The text has {words} words; at least {self._config.min_words} are asked for.")
         elif words > most:
             what = f"{size} triplets" if size else "a text without triplets"
             yield Reason("length", f"The text has {words} words; {what} may have at most {most}.")
+
+    def _copied(self, tokens: Tokens, covered: bytearray) -> Iterator[Reason]:
+        """Sentences of the prompt's demonstrations that name what is not in the set."""
+        if not self._demonstrated:
+            return
+        for keys, start in long_sentences(tokens):
+            end = start + len(keys)
+            if keys in self._demonstrated and any(
+                not covered[i] and not tokens.is_lower(i) and tokens.keys[i] not in COMMON_KEYS
+                for i in range(start, end)
+            ):
+                yield Reason("demonstration", f"{tokens.span(start, end)} is copied from a demonstration.")
+
+    def _retold(self, tokens: Tokens, triplets: Sequence[Triplet], matches: Matches) -> Iterator[Reason]:
+        """Triplets of which the text tells another relation: "directed by" where the set has a screenwriter."""
+        relations = frozenset(triplet.predicate.uri for triplet in triplets)
+        if not any(self._cues.may_rival(uri) for uri in relations):
+            return
+        free = ["" if covered else key for key, covered in zip(tokens.keys, matches.covered, strict=True)]
+        for number, triplet in enumerate(triplets, start=1):
+            uri = triplet.predicate.uri
+            if not self._cues.may_rival(uri) or self._cues.tells(tokens.keys, uri):
+                continue
+            told = {tokens.sentences[i] for i in matches.places[triplet.object.uri]}
+            for i, label in self._cues.rivals(free, uri, relations):
+                if tokens.sentences[i] in told:
+                    detail = f"{tokens.span(i, i + 1)} tells of '{label}', and no word of the triplet's relation."
+                    yield Reason("relation", f"{_triplet(number, triplet)}: {detail}")
+                    break
 
     def _extra(
         self,
@@ -180,18 +251,25 @@ class QualityGate:
                 if key not in licensed:
                     numbers.append(i)
             elif key in COMMON_KEYS:
-                if word[0].isupper() and key != "the" and (tokens.is_capital(i + 1) or not tokens.opens_sentence(i)):
+                if word[:2].isupper() and key not in licensed and is_acronym(tokens, i):
+                    foreign.append(i)
+                elif word[0].isupper() and key != "the" and (tokens.is_capital(i + 1) or not tokens.opens_sentence(i)):
                     familiar.append(i)
             elif word[0].isupper():
                 if key in licensed:
                     familiar.append(i)
                 elif self._opens_plainly(tokens, i, covered) or (not triplets and _opens_remark(tokens, i)):
                     nouns.append(i)
-                elif key not in NEUTRAL_KEYS and not _derived(key, licensed):
+                elif key not in NEUTRAL_KEYS and not is_derived(key, licensed):
                     foreign.append(i)
             elif key not in licensed:
                 nouns.append(i)
-        foreign = [i for i in foreign if not self._lone_word(tokens, i, foreign)]
+        foreign = [
+            i
+            for i in foreign
+            if not self._lone_word(tokens, i, foreign)
+            and (not is_misspelt(tokens.keys[i], licensed) or self._is_name(tokens.keys[i : i + 1]))
+        ]
         reasons = [
             Reason("extra_number", f"{tokens.span(i, i + 1)} is a number that no triplet gives.") for i in numbers
         ]
@@ -296,6 +374,63 @@ def _unlinked(tokens: Tokens, triplets: Sequence[Triplet], matches: Matches) -> 
             yield Reason("unlinked", f"{_triplet(number, triplet)}: no sentence tells of both.")
 
 
+def _negated(tokens: Tokens, triplets: Sequence[Triplet], matches: Matches) -> Iterator[Reason]:
+    """Triplets that a sentence denies: "was not born in"."""
+    if NEGATION_KEYS.isdisjoint(tokens.keys):
+        return
+    for i, key in enumerate(tokens.keys):
+        if key not in NEGATION_KEYS or matches.covered[i] or not tokens.is_lower(i):
+            continue
+        if key == "not" and i + 1 < len(tokens.keys) and tokens.keys[i + 1] in NEGATION_SOFTENERS:
+            continue
+        sentence = tokens.sentences[i]
+        for number, triplet in enumerate(triplets, start=1):
+            if any(tokens.sentences[place] == sentence for place in matches.places[triplet.object.uri]):
+                span = tokens.span(i, i + 1)
+                yield Reason("negated", f"{_triplet(number, triplet)}: {span} denies what its sentence tells.")
+                break
+
+
+def _overlinked(tokens: Tokens, triplets: Sequence[Triplet], matches: Matches) -> Iterator[Reason]:
+    """Nodes that one sentence tells of together though no chain of triplets connects them: a fact beyond the set.
+
+    A set whose triplets all hang together, as sampled ones do, has none.
+    """
+    if len(triplets) < 2:
+        return
+    parts = _parts([(triplet.subject.uri, triplet.object.uri) for triplet in triplets])
+    if len(set(parts.values())) < 2:
+        return
+    at: dict[int, str] = {}  # the same words may name several nodes
+    same = [(uri, at.setdefault(place, uri)) for uri, places in matches.places.items() for place in places]
+    parts = _parts([*same, *parts.items()])
+    told: dict[int, str] = {}  # sentence -> the first node that it tells of
+    names = {mention.uri: mention for triplet in triplets for mention in (triplet.subject, triplet.object)}
+    reported = set()
+    for place, uri in sorted((place, uri) for uri, places in matches.places.items() for place in places):
+        other = told.setdefault(tokens.sentences[place], uri)
+        pair = frozenset((parts.get(uri, uri), parts.get(other, other)))
+        if len(pair) > 1 and pair not in reported:
+            reported.add(pair)
+            both = " and ".join(f"'{names[node].surfaceform}' ({node})" for node in (other, uri))
+            span = tokens.span(place, place + 1)
+            yield Reason("extra_link", f"One sentence tells of {both}, at {span}, which no triplets connect.")
+
+
+def _parts(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Node id -> id of a node that stands for all those connected with it."""
+    root: dict[str, str] = {}
+
+    def find(uri: str) -> str:
+        while (parent := root.setdefault(uri, uri)) != uri:
+            uri = parent
+        return uri
+
+    for one, other in pairs:
+        root[find(one)] = find(other)
+    return {uri: find(uri) for uri in root}
+
+
 def _refers(tokens: Tokens, i: int, covered: bytearray) -> bool:
     """Whether a word may stand for something named elsewhere: a pronoun, "the city", a part of a name."""
     key = tokens.keys[i]
@@ -317,15 +452,6 @@ def _triplet(number: int, triplet: Triplet) -> str:
 
 def _contains(phrase: tuple[str, ...], part: tuple[str, ...]) -> bool:
     return any(phrase[i : i + len(part)] == part for i in range(len(phrase) - len(part) + 1))
-
-
-def _derived(key: str, licensed: set[str]) -> bool:
-    """Whether a word is the adjective or demonym of a licensed name by a regular ending: Parisian, Chicagoan."""
-    for ending in ("ian", "ean", "ese", "ish", "an", "er", "ic", "i", "n"):
-        stem = key.removesuffix(ending)
-        if stem != key and len(stem) >= 4:
-            return any(name.startswith(stem) and len(name) - len(stem) <= 3 for name in licensed)
-    return False
 
 
 def _runs(positions: list[int], tokens: Tokens) -> Iterator[tuple[int, int]]:

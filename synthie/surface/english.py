@@ -11,15 +11,27 @@ from __future__ import annotations
 import re
 
 __all__ = [
+    "ADJECTIVE_ENDINGS",
+    "AGENT_ENDINGS",
     "CHATTER",
     "CHATTER_OPENING",
+    "COGNATES",
     "COMMON_WORDS",
     "DEMONYMS",
+    "FOREIGN_SCRIPT",
+    "FOREIGN_WORDS",
+    "KIN",
+    "LINKING_WORDS",
+    "MAKING_WORDS",
     "MARKUP",
     "MONTHS",
+    "NEGATIONS",
+    "NEGATION_SOFTENERS",
     "NEUTRAL_NAMES",
     "NUMBER_WORDS",
     "REMARK_OPENERS",
+    "ROMAN_NUMERALS",
+    "STATE_CODES",
     "looks_inflected",
 ]
 
@@ -75,11 +87,84 @@ NUMBER_WORDS = _set_of(
     """
 )
 
+# Words inside names that writers add, leave out and exchange.
+LINKING_WORDS = _set_of("of the in at and for on by to a an de du la le del di da do dos das")
+
+ADJECTIVE_ENDINGS = ("ian", "ean", "nese", "ese", "ish", "an", "er", "ic", "i", "n")
+AGENT_ENDINGS = _set_of("ist er or ing al alist")
+
+ROMAN_NUMERALS = _table_of(
+    """
+    II:2/Two III:3/Three IV:4/Four V:5/Five VI:6/Six VII:7/Seven VIII:8/Eight IX:9/Nine X:10/Ten XI:11/Eleven
+    XII:12/Twelve
+    """
+)
+
+# State of the United States -> its abbreviations.
+STATE_CODES = _table_of(
+    """
+    Alabama:AL/Ala. Alaska:AK Arizona:AZ/Ariz. Arkansas:AR/Ark. California:CA/Calif. Colorado:CO/Colo.
+    Connecticut:CT/Conn. Delaware:DE/Del. Florida:FL/Fla. Georgia:GA/Ga. Hawaii:HI Idaho:ID Illinois:IL/Ill.
+    Indiana:IN/Ind. Iowa:IA Kansas:KS/Kan. Kentucky:KY/Ky. Louisiana:LA/La. Maine:ME Maryland:MD/Md.
+    Massachusetts:MA/Mass. Michigan:MI/Mich. Minnesota:MN/Minn. Mississippi:MS/Miss. Missouri:MO/Mo. Montana:MT/Mont.
+    Nebraska:NE/Neb. Nevada:NV/Nev. New_Hampshire:NH/N.H. New_Jersey:NJ/N.J. New_Mexico:NM/N.M. New_York:NY/N.Y.
+    North_Carolina:NC/N.C. North_Dakota:ND/N.D. Ohio:OH Oklahoma:OK/Okla. Oregon:OR/Ore. Pennsylvania:PA/Pa.
+    Rhode_Island:RI/R.I. South_Carolina:SC/S.C. South_Dakota:SD/S.D. Tennessee:TN/Tenn. Texas:TX/Tex. Utah:UT
+    Vermont:VT/Vt. Virginia:VA/Va. Washington:WA/Wash. West_Virginia:WV/W.Va. Wisconsin:WI/Wis. Wyoming:WY/Wyo.
+    """
+)
+
+# Verb form or noun -> the word by which all of its family go, where no regular ending shows it.
+COGNATES = _table_of(
+    """
+    born:birth birthplace:birth birthdate:birth die:death died:death dies:death dead:death deceased:death
+    deathplace:death passed:death wrote:writ write:writ written:writ writes:writ writer:writ writing:writ
+    sang:sing sung:sing singer:sing built:build builder:build buried:burial grave:burial began:begin begun:begin
+    """
+)
+
+# Words that say of no particular maker what he made.
+MAKING_WORDS = _set_of("creator created made maker owned owner member part followed preceded named powered")
+
+KIN = _set_of("father mother spouse child sibling husband wife son daughter brother sister")
+
+NEGATIONS = _set_of(
+    """
+    not never neither nor isn't wasn't aren't weren't doesn't didn't don't hasn't haven't hadn't won't wouldn't can't
+    cannot couldn't
+    """
+)
+NEGATION_SOFTENERS = _set_of("only just merely simply solely to until")
+
+# Function words of other languages that are no English words.
+FOREIGN_WORDS = _set_of(
+    """
+    der das und ist wurde ein eine einer eines dem den von mit auf für nicht sich auch als ihr sein seine wird werden
+    le les des du et est une dans qui que avec sur sont été né née aux ses il elle
+    el los las y es una del por con fue nació donde está su sus
+    lo gli di della delle dei nel nella è stato nato che sono
+    da das dos em uma foi nasceu não ao pela pelo é
+    het een van zijn werd geboren niet voor aan bij
+    och är som av på född den det til og av på er født var
+    i w z jest się na do urodził była był
+    """
+)
+# Words written in other alphabets than the Latin one.
+FOREIGN_SCRIPT = re.compile(r"[\u0370-\u1cff\u2c00-\ud7ff]")
+
 # Words by which a sentence speaks of what an earlier one named.
 REFERRING_WORDS = _set_of(
     """
     he she it they him her them his hers its their theirs himself herself itself themselves this that these those here
     there both former latter same who which whose where
+    """
+)
+
+# Participles that no regular ending gives away.
+_IRREGULAR = _set_of(
+    """
+    begun bought chosen cut drawn driven fought grown laid put run sent shown sold spent spoken struck sung sunk
+    taught thought torn won worn written
     """
 )
 
@@ -116,7 +201,7 @@ NEUTRAL_NAMES = _set_of(
     aka king queen prince princess emperor president governor mayor minister chancellor general captain state national
     city county river lake mount
     monday tuesday wednesday thursday friday saturday sunday i mr mrs ms dr sir dame lord lady prof professor saint st
-    jr sr ad bc bce ce am pm utc gmt no inc ltd corp co plc
+    jr sr ad bc bce ce am pm utc gmt no inc ltd corp co plc hq
     """
 )
 
@@ -211,5 +296,5 @@ MARKUP = re.compile(
 
 
 def looks_inflected(word: str) -> bool:
-    """Whether a lower-case word ends as participles and adverbs do, which open sentences more often than they name."""
-    return len(word) > 4 and word.endswith(("ed", "ing", "ly"))
+    """Whether a lower-case word looks like a participle or adverb, which open sentences more often than they name."""
+    return word in _IRREGULAR or (len(word) > 4 and word.endswith(("ed", "ing", "ly")))

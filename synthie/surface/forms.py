@@ -8,27 +8,36 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from synthie.literal_forms import literal_forms
-from synthie.surface.english import DEMONYMS
+from synthie.surface.english import DEMONYMS, LINKING_WORDS, ROMAN_NUMERALS, STATE_CODES
 from synthie.surface.tokens import COMMON_KEYS, POSSESSIVE, Tokens, fold_all
+from synthie.surface.variants import find_derived, find_gist, find_joined, find_loose, find_misspelt, find_parts
 
 __all__ = ["DISAMBIGUATOR", "Forms", "Matches", "Node", "Phrase", "compile_forms", "find_forms", "surface_forms"]
 
-_SHORTEST_JOINED = 5  # characters
+_YEAR_DIGITS = 4
 _LONGEST_PLACE = 4  # words of a place in front of a longer name
-_LONG_NUMBER = re.compile(r"\d[\d,]*\d(?:\.\d+)?|\d\.\d+")
+_LONG_NUMBER = re.compile(r"[-−]?\d[\d,]*\d(?:\.\d+)?|[-−]?\d\.\d+")
 DISAMBIGUATOR = re.compile(r"\s*\([^()]*\)\s*\Z")
 _OPTIONAL_PARTS = (
     DISAMBIGUATOR,
     re.compile(r"\AThe\s+", re.IGNORECASE),
     re.compile(r",?\s+(?:Inc|Ltd|LLC|plc|PLC|GmbH|AG|Corp|Co|S\.A|SA|Limited|Corporation|Company)\.?\Z"),
     re.compile(r",\s.*\Z"),
-    re.compile(r"\s(?:music|language|people)\Z"),
+    re.compile(r"\s(?:music|languages?|people|cuisine|architecture|sauce)\Z"),
 )
+_CLUB = r"(?:[A-Z]?\.?F\.?C|S\.?C|C\.?F)\b\.?"
+_CLUB_PARTS = re.compile(rf"\A(?:\d+\.\s)?{_CLUB}\s|\s(?:{_CLUB}|Club)\Z")
+_RANK = re.compile(r"\A\d+\.\s")
+_ROMAN = re.compile(rf"(?<=\s)(?:{'|'.join(sorted(ROMAN_NUMERALS, key=len, reverse=True))})\b")
+_PEOPLES = re.compile(
+    rf"(?:{'|'.join(sorted({people for words in DEMONYMS.values() for people in words}, key=len, reverse=True))})\s"
+)
+_STATE = re.compile(rf"(?:\A|(?<=, ))(?:{'|'.join(STATE_CODES)})\Z")
 _MIDDLE_INITIALS = re.compile(r"(?<=[^\W\d_]{2})\s(?:[A-Z]\.?\s)+(?=[^\W\d_]{2})")
 _HEAD_OF_TAIL = re.compile(r"(.+?) (?:of|in) (?:the )?(.+)")
 _CAPITALS = re.compile(r"\b(?:([IVX]+)|([A-Z])\w*)\b")
@@ -75,11 +84,23 @@ def surface_forms(node: Node) -> list[str]:
 
 def _entity_forms(text: str) -> Iterator[str]:
     yield text
+    if match := _ROMAN.search(text):
+        yield from (text[: match.start()] + other + text[match.end() :] for other in ROMAN_NUMERALS[match[0]])
+    if match := _STATE.search(text):
+        yield from (text[: match.start()] + code for code in STATE_CODES[match[0]])
     for pattern in _OPTIONAL_PARTS:
         text = pattern.sub("", text).strip() or text
         yield text
     yield _MIDDLE_INITIALS.sub(" ", text)
     yield from DEMONYMS.get(text, ())
+    if " " in (short := _CLUB_PARTS.sub("", text)) and short != text:
+        yield from (short, f"{short} Football Club")
+    yield _RANK.sub("", text)  # 1. FC Köln
+    yield from (part for part in text.split(": ") if ": " in text and " " in part)  # 1634: The Ram Rebellion
+    if (match := _PEOPLES.match(text)) and text[match.end() :].islower():
+        yield text[match.end() :]  # Sri Lankan rupee
+    if "+" in text.rstrip("+"):
+        yield text.replace("+", " and ")
     if len(capitals := _CAPITALS.findall(text)) > 2:
         yield "".join(numeral or initial for numeral, initial in capitals)  # USAF, WWII
     if match := _HEAD_OF_TAIL.fullmatch(text):
@@ -95,7 +116,7 @@ def _entity_forms(text: str) -> Iterator[str]:
 class Phrase(NamedTuple):
     keys: tuple[str, ...]
     case: str  # "" any, "initial" capital, "all" capitals
-    composite: bool  # made of names that may be meant each for itself: "Austin, Texas"
+    step: int  # tokens after which another form may begin; not all where parts may be meant for themselves
     dotted: bool  # has full stops of its own: "Am. J. Math."
 
 
@@ -104,12 +125,14 @@ class Forms:
     """A node's forms, folded.
 
     Attributes:
-        phrases: all forms.
+        kind: of the node.
+        phrases: all forms, the longest first.
         by_first: first key -> the forms that begin with it, the longest first.
         licensed: all keys of the forms.
         apart: forms whose parts may stand anywhere in the text, as long as it has them all.
     """
 
+    kind: str
     phrases: tuple[Phrase, ...]
     by_first: dict[str, tuple[Phrase, ...]]
     licensed: frozenset[str]
@@ -132,8 +155,8 @@ def compile_forms(node: Node) -> Forms:
         keys = fold_all(form)
         if not keys:
             continue
-        composite = node.kind == "entity" and ("," in form or "(" in form)
-        phrase = Phrase(keys, _case(form, keys) if named else "", composite, ". " in form)
+        case = _case(form, keys) if node.kind == "entity" else ""
+        phrase = Phrase(keys, case, _step(node.kind, form, keys), ". " in form)
         known = phrases.get(keys)
         if known is None or (known.case and not phrase.case):
             phrases[keys] = phrase
@@ -145,18 +168,33 @@ def compile_forms(node: Node) -> Forms:
     for phrase in longest_first:
         by_first[phrase.keys[0]].append(phrase)
     first = {key: tuple(group) for key, group in by_first.items()}
-    return Forms(tuple(longest_first), first, licensed, tuple(_apart(node)))
+    return Forms(node.kind, tuple(longest_first), first, licensed, tuple(_apart(node)))
+
+
+def _step(kind: str, form: str, keys: tuple[str, ...]) -> int:
+    """Inside "Austin, Texas" there may be another place meant, and a date's year may be a node of its own."""
+    if kind == "entity" and ("," in form or "(" in form):
+        return 1
+    if kind == "date" and len(keys) > 1 and len(keys[-1]) == _YEAR_DIGITS and keys[-1].isdigit():
+        return len(keys) - 1
+    return len(keys)
 
 
 def _apart(node: Node) -> Iterator[tuple[tuple[str, ...], ...]]:
     """Names whose parts people like to pull apart, as tuples of their parts' keys."""
     for text in dict.fromkeys((node.name.replace("_", " "), node.label)):
+        if node.kind == "entity":
+            yield from _lone_ends(text)
         if node.kind == "string":
             parts = _LIST.split(text)  # bread, almonds and garlic
         elif node.kind == "entity" and (match := _SEASON.fullmatch(text)):
             parts = list(match.groups())  # 2014–15 Serie A
-        elif node.kind == "entity" and (match := _HEAD_OF_TAIL.fullmatch(text)) and " " in match[1]:
-            parts = list(match.groups())  # Native Americans in the United States
+        elif (
+            node.kind == "entity"
+            and (match := _HEAD_OF_TAIL.fullmatch(text))
+            and (" " in match[1] or text.startswith(" in ", len(match[1])))
+        ):
+            parts = list(match.groups())  # Native Americans in the United States, Brazilians in Japan
         else:
             continue
         keys = tuple(keys for keys in (fold_all(part) for part in parts) if keys)
@@ -164,17 +202,39 @@ def _apart(node: Node) -> Iterator[tuple[tuple[str, ...], ...]]:
             yield keys
 
 
+def _lone_ends(text: str) -> Iterator[tuple[tuple[str, ...], ...]]:
+    """A name of three or more words without its first or last: City Council (of Birmingham)."""
+    if "," in text or "(" in text:
+        return
+    keys = fold_all(text)
+    if len(keys) > 2 and LINKING_WORDS.isdisjoint((keys[1], keys[-2])):
+        if keys[0] not in COMMON_KEYS:
+            yield keys[:1], keys[1:]
+        if keys[-1] not in COMMON_KEYS:
+            yield keys[:-1], keys[-1:]
+
+
 def _case(form: str, keys: tuple[str, ...]) -> str:
     """Short or common single words are names only where they are written like one: "US", "It", "Will"."""
     if len(keys) > 1 or not form[0].isupper():
         return ""
-    if form.isupper() and len(form) <= 5:
+    if form.isupper() and len(form) <= 3:
         return "all"
+    if form.isupper() and len(form) <= 5:
+        return "all" if keys[0] in COMMON_KEYS else "initial"  # Nasa
     return "initial" if len(form) <= 3 or keys[0] in COMMON_KEYS else ""
 
 
-def find_forms(tokens: Tokens, forms: Mapping[str, Forms]) -> Matches:
-    """Longest forms first, left to right; a word belongs to one form only, except inside composite ones."""
+def find_forms(
+    tokens: Tokens, forms: Mapping[str, Forms], is_name: Callable[[tuple[str, ...]], bool] = lambda _: False
+) -> Matches:
+    """Longest forms first, left to right; a word belongs to one form only, except inside composite ones.
+
+    Args:
+        tokens: the text.
+        forms: node id -> its forms.
+        is_name: whether a phrase is a name in the graph, and therefore no misspelt other one.
+    """
     by_first: defaultdict[str, list[tuple[list[int], tuple[Phrase, ...]]]] = defaultdict(list)
     places: dict[str, list[int]] = {}
     for uri, form in forms.items():
@@ -186,7 +246,7 @@ def find_forms(tokens: Tokens, forms: Mapping[str, Forms]) -> Matches:
     for i, key in enumerate(keys):
         if i < after or key not in by_first:
             continue
-        length, composite = 0, False
+        length, step = 0, 0
         found: list[list[int]] = []
         for own, phrases in by_first[key]:
             for phrase in phrases:
@@ -199,53 +259,40 @@ def find_forms(tokens: Tokens, forms: Mapping[str, Forms]) -> Matches:
                     and (phrase.dotted or sentences[i] == sentences[i + size - 1])
                 ):
                     if size > length:
-                        length, composite, found = size, False, []
-                    composite |= phrase.composite
+                        length, step, found = size, size, []
+                    step = min(step, phrase.step)
                     found.append(own)
                     break
         if length:
             for own in found:
                 own.append(i)
             covered[i : i + length] = b"\x01" * length
-            after = i + 1 if composite else i + length
+            tokens.join(i, i + length)
+            after = i + step
     for uri, form in forms.items():
-        for parts in form.apart:
-            if not places[uri]:
-                places[uri] += _find_parts(tokens, parts, covered)
         if not places[uri]:
-            places[uri] += _find_joined(tokens, form.phrases, covered)
+            places[uri] += _find_variant(tokens, form, covered, is_name)
     return Matches(places, covered)
 
 
-def _find_parts(tokens: Tokens, parts: tuple[tuple[str, ...], ...], covered: bytearray) -> list[int]:
-    """First tokens of the parts if the text has them all, in any order, else none; covers what it finds."""
-    places = []
-    for part in parts:
-        size = len(part)
-        place = next((i for i in range(len(tokens.keys) - size + 1) if tokens.keys[i : i + size] == part), -1)
-        if place < 0:
-            return []
-        places.append((place, size))
-    for place, size in places:
-        covered[place : place + size] = b"\x01" * size
-    return sorted(place for place, _ in places)
-
-
-def _find_joined(tokens: Tokens, phrases: tuple[Phrase, ...], covered: bytearray) -> list[int]:
-    """First token of a form whose words are joined or parted otherwise: "air base" for "airbase"; covers it."""
-    for phrase in phrases:
-        joined = "".join(phrase.keys)
-        if len(joined) < _SHORTEST_JOINED or joined.isdigit():
-            continue
-        for i, key in enumerate(tokens.keys):
-            end, text = i + 1, key
-            while joined.startswith(text) and text != joined and end < len(tokens.keys):
-                text += tokens.keys[end]
-                end += 1
-            if text == joined and not any(covered[i:end]) and tokens.joined(i, end):
-                covered[i:end] = b"\x01" * (end - i)
-                return [i]
-    return []
+def _find_variant(
+    tokens: Tokens, form: Forms, covered: bytearray, is_name: Callable[[tuple[str, ...]], bool]
+) -> list[int]:
+    for parts in form.apart:
+        if found := find_parts(tokens, parts, covered):
+            return found
+    phrases = [phrase.keys for phrase in form.phrases]
+    if found := find_joined(tokens, phrases, covered):
+        return found
+    if form.kind == "string":
+        return find_gist(tokens, phrases[0], covered) if phrases else []
+    if form.kind != "entity":
+        return []
+    return (
+        find_loose(tokens, phrases, covered)
+        or find_derived(tokens, phrases, covered)
+        or find_misspelt(tokens, phrases, covered, is_name)
+    )
 
 
 def _right_case(word: str, case: str) -> bool:

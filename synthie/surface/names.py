@@ -24,6 +24,7 @@ LONGEST_NAME = 6  # tokens
 LONGEST_NOUN = 3
 _INDEX_BATCH = 1 << 14
 _LOWER_WORD = re.compile(r"(?<![^\W\d_])[a-zß-öø-ÿ]{2,}(?![^\W\d_])")
+_SENTENCE_CASE = re.compile(r"[A-Z][a-zß-öø-ÿ]+(?: [a-zß-öø-ÿ]{3,})+")
 _NAME_OF_SEVERAL_WORDS = re.compile(r"(?!\s)[^a-z]\S* (?:.* )?[^\Wa-zß-öø-ÿ]")
 
 
@@ -100,6 +101,8 @@ def _index_entries(
         names |= {text for text in (title,) if _NAME_OF_SEVERAL_WORDS.match(text)}
     else:
         names |= {label, title, DISAMBIGUATOR.sub("", title)}
+        if _SENTENCE_CASE.fullmatch(label) and len(keys := fold_all(label)) <= LONGEST_NOUN:
+            yield COMMON, keys  # "Gram flour", a common noun written like a title
     for text in names:
         keys = fold_all(text)
         if 0 < len(keys) <= LONGEST_NAME:

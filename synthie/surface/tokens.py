@@ -14,7 +14,9 @@ from functools import lru_cache
 from synthie.surface.english import (
     ABBREVIATIONS,
     COMMON_WORDS,
+    FOREIGN_WORDS,
     MONTHS,
+    NEGATIONS,
     NEUTRAL_NAMES,
     NUMBER_WORDS,
     REFERRING_WORDS,
@@ -23,6 +25,8 @@ from synthie.surface.english import (
 
 __all__ = [
     "COMMON_KEYS",
+    "FOREIGN_KEYS",
+    "NEGATION_KEYS",
     "NEUTRAL_KEYS",
     "NUMBER_KEYS",
     "POSSESSIVE",
@@ -80,6 +84,13 @@ class Tokens:
                 number += len(before) > 1 and before[-1] != "." and self.keys[i - 1] not in ABBREVIATIONS
             numbers.append(number)
         return numbers
+
+    def join(self, start: int, end: int) -> None:
+        """Let no sentence end inside these tokens: what stands there is one name, with full stops of its own."""
+        inside = self.sentences[end - 1] - self.sentences[start]
+        if inside:
+            self.sentences[start:end] = [self.sentences[start]] * (end - start)
+            self.sentences[end:] = [number - inside for number in self.sentences[end:]]
 
     def gap(self, i: int) -> str:
         """What stands between token ``i - 1`` and token ``i``."""
@@ -154,3 +165,5 @@ NUMBER_KEYS = frozenset(map(fold, NUMBER_WORDS)) - {"one"}  # which is a pronoun
 REFERRING_KEYS = frozenset(map(fold, REFERRING_WORDS))
 REMARK_KEYS = frozenset(map(fold, REMARK_OPENERS))
 NEUTRAL_KEYS = frozenset(map(fold, NEUTRAL_NAMES))
+NEGATION_KEYS = frozenset(map(fold, NEGATIONS))
+FOREIGN_KEYS = frozenset(map(fold, FOREIGN_WORDS)) - COMMON_KEYS - {"den", "van", "var", "do"}  # words of English too

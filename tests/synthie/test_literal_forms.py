@@ -23,6 +23,7 @@ from synthie.literal_forms import (
     [
         ("14 March 1879", ["March 14, 1879", "14th of March 1879", "1879-03-14", "14 Mar 1879", "March 14th, 1879"]),
         ("3 September 1939", ["3rd September 1939", "Sept. 3, 1939", "03 September 1939", "1939-09-03"]),
+        ("3 October 1983", ["03/10/1983", "10/03/1983", "3.10.1983", "10-3-1983", "1983.10.03"]),
         ("March 1879", ["March of 1879", "March, 1879", "1879-03"]),
         ("79", ["AD 79", "79 AD", "79 CE"]),
         ("44 BC", ["44 BCE", "44 B.C."]),
@@ -44,6 +45,7 @@ def test_dates_are_known_in_their_usual_forms(name: str, written: list[str]) -> 
     [
         ("83149300", ["83,149,300", "83 149 300", "83.1493 million"]),
         ("3", ["three"]),
+        ("3 kilogram", ["3 kgs", "three kilograms"]),
         ("891.7 square kilometre", ["891.7 square kilometres", "891.7 km²", "891.7 square kilometers", "891.7 sq km"]),
         ("891.70 square kilometre", ["891.7 square kilometres", "891.70 km2"]),
         ("8848 metre", ["8,848 metres", "8848 m", "8,848 meters", "8,848-metre"]),

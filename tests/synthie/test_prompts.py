@@ -479,6 +479,7 @@ class Demonstrated:
         ]
         self.node_table = pa.concat_tables([sample.node_table, pa.Table.from_pylist(rows, sample.node_table.schema)])
         self._relations = {row["label"]: row["aliases"] for row in sample.relation_table.to_pylist()}
+        self.relation_ids = list(self._relations)
 
     def _add(self, name: str, kind: str, text: str) -> None:
         """Common nouns, which the text writes small, have a label in lower case, as in Wikidata."""

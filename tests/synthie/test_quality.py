@@ -21,12 +21,15 @@ from synthie.llm.facts import Fact
 from synthie.llm.remarks import remark
 from synthie.llm.unfaithful import corrupt, invent
 from synthie.llm.verbalise import verbalise
-from synthie.quality import QualityGate, Verdict
+from synthie.quality import CHECKS, QualityGate, Verdict
 from synthie.records import Mention, Triplet
 from synthie.surface.forms import surface_forms
 
 PROPERTIES = {
     "P19": ("place of birth", "wikibase-item", ["born in"]),
+    "P20": ("place of death", "wikibase-item", ["died in"]),
+    "P57": ("director", "wikibase-item", ["directed by"]),
+    "P58": ("screenwriter", "wikibase-item", ["written by"]),
     "P27": ("country of citizenship", "wikibase-item", []),
     "P26": ("spouse", "wikibase-item", ["wife", "husband"]),
     "P31": ("instance of", "wikibase-item", []),
@@ -41,9 +44,14 @@ PROPERTIES = {
 ITEMS: dict[str, tuple[str, str, list[str], dict[str, list[str]]]] = {
     # id: label, title of the article, aliases, claims
     "Q11": ("Ada Ørsted", "Ada Ørsted", ["A. K. Ørsted"], {"P106": ["Q41"], "P19": ["Q21"], "P27": ["Q31"]}),
-    "Q12": ("Zoltán Kiss", "Zoltán Kiss (physicist)", [], {"P106": ["Q41"], "P26": ["Q11"], "P69": ["Q51", "Q52"]}),
-    "Q13": ("John F. Miller", "John F. Miller", [], {"P19": ["Q22"]}),
-    "Q14": ("Will", "Will (film)", [], {"P31": ["Q42"], "P1344": ["Q54"]}),
+    "Q12": (
+        "Zoltán Kiss",
+        "Zoltán Kiss (physicist)",
+        [],
+        {"P106": ["Q41"], "P26": ["Q11"], "P69": ["Q51", "Q52"], "P1344": ["Q65"]},
+    ),
+    "Q13": ("John F. Miller", "John F. Miller", [], {"P19": ["Q22"], "P20": ["Q24"], "P1344": ["Q61"]}),
+    "Q14": ("Will", "Will (film)", [], {"P31": ["Q42"], "P57": ["Q13"], "P58": ["Q12"], "P1344": ["Q54"]}),
     "Q21": ("Bern", "Bern", [], {"P131": ["Q32"]}),
     "Q22": ("Austin", "Austin, Texas", [], {"P131": ["Q23"]}),
     "Q23": ("Texas", "Texas", [], {}),
@@ -60,6 +68,13 @@ ITEMS: dict[str, tuple[str, str, list[str], dict[str, list[str]]]] = {
     "Q54": ("2014–15 Serie A", "2014–15 Serie A", [], {}),
     "Q56": ("C", "C (programming language)", [], {"P131": ["Q57"]}),
     "Q57": ("C++", "C++", [], {}),
+    "Q61": ("World War II", "World War II", [], {"P131": ["Q62"]}),
+    "Q62": ("1. FC Old Town", "1. FC Old Town", [], {"P106": ["Q63"]}),
+    "Q63": ("electric guitar", "Electric guitar", [], {"P131": ["Q64"]}),
+    "Q65": ("Opus. Der Tod und das Leben", "Opus. Der Tod und das Leben", [], {}),
+    "Q66": ("The Old Will Rises", "The Old Will Rises", [], {"P131": ["Q67"]}),
+    "Q67": ("The Old Will", "The Old Will", [], {}),
+    "Q64": ("Bern City Council", "Bern City Council", [], {}),
     "Q55": ("The Oaks", "The Oaks", [], {"P31": ["Q43"]}),
 }
 DESCRIPTIONS = {"Q11": "person who studied light", "Q41": "scientist who does research in physics"}
@@ -139,6 +154,9 @@ CITIZEN = ("Q11", "P27", "Q31")
 WORKS_AS = ("Q11", "P106", "Q41")
 POPULATED = ("Q21", "P1082", POPULATION)
 STUDIED = ("Q12", "P69", "Q51")
+DIRECTED = ("Q14", "P57", "Q13")
+WRITTEN = ("Q14", "P58", "Q12")
+FOUGHT = ("Q13", "P1344", "Q61")
 
 
 def _checks(verdict: Verdict) -> list[str]:
@@ -170,6 +188,25 @@ def _checks(verdict: Verdict) -> list[str]:
         ("Ada Ørsted is alive. She was born in Bern.", [BORN]),  # a pronoun links the sentences
         ("Bern is a city. Ada Ørsted was born in the old city.", [BORN]),
         ("Ada Ørsted, a Dane, was born in Bern. Ørsted is a physicist.", [BORN, CITIZEN, WORKS_AS]),
+        ("Ada Ørsted of Bern was born on 14/03/1879.", [BORN, BORN_ON]),  # a date in digits
+        ("Ada Ørsted of Bern was born on 3/14/1879.", [BORN, BORN_ON]),
+        ("John F. Miller fought in World War Two.", [FOUGHT]),  # another numeral
+        ("John F. Miller fought in world war 2.", [FOUGHT]),
+        ("John F. Miller was born in Austin, TX.", [("Q13", "P19", "Q22")]),  # a state's code
+        ("Zoltán Kiss studied at the University in Zurich.", [("Q12", "P69", "Q52")]),  # another linking word
+        ("Ada Ørsted is a Bernese.", [BORN]),  # a regular adjective
+        ("Ada Orstedt was born in Bern.", [BORN]),  # misspelt by a letter
+        ("Ada Ørsted was born in Bern. Ms Orstedt is alive.", [BORN]),
+        ("Old Town fought in World War II.", [("Q61", "P131", "Q62")]),  # a club without its rank and legal form
+        ("Old Town Football Club fought in World War II.", [("Q61", "P131", "Q62")]),
+        ("An electric guitarist is at FC Old Town.", [("Q62", "P106", "Q63")]),  # who plays it
+        ("The City Council is in Bern and has an electric guitar.", [("Q63", "P131", "Q64")]),  # the place apart
+        ("Will, which John F. Miller directed, was written by Zoltán Kiss.", [DIRECTED, WRITTEN]),
+        ("Will, a film of John F. Miller, is a work of Zoltán Kiss.", [DIRECTED, WRITTEN]),  # no rival's word
+        ("Ada Ørsted was not only born in Bern, she is a physicist.", [BORN, WORKS_AS]),
+        ("Ada Ørsted was born in Bern. Will is a film.", [BORN, ("Q14", "P31", "Q42")]),  # two things apart
+        ("Ada Ørsted told us of Bern.", [BORN]),  # no country
+        ("Zoltán Kiss plays Opus. Der Tod und das Leben.", [("Q12", "P1344", "Q65")]),  # full stops inside a name
         ("Ada Ørsted was born in Aus tin.", [("Q11", "P19", "Q22")]),  # words joined or parted otherwise
         ("C was before C++.", [("Q56", "P131", "Q57")]),
         ("Studied at by Zoltán Kiss, the University of Bern is old.", [STUDIED]),  # a sentence opens with a capital
@@ -185,6 +222,17 @@ def test_a_text_that_states_exactly_its_triplets_is_accepted(
 @pytest.mark.parametrize(
     ("text", "keys", "check", "detail"),
     [
+        ("Will was directed by Zoltán Kiss.", [WRITTEN], "relation", "Triplet 1 .*'directed'.*'director'"),
+        ("Will was written by John F. Miller.", [DIRECTED], "relation", "'written'.*'screenwriter'"),
+        ("Ada Ørsted died in Bern.", [BORN], "relation", "'died'.*'place of death'"),
+        ("Ada Ørsted was not born in Bern.", [BORN], "negated", "Triplet 1 .*'not'"),
+        ("Ada Ørsted wasn't born in Bern.", [BORN], "negated", "Triplet 1 .*'wasn't'"),
+        ("Ada Ørsted is a physicist. She was never in Bern.", [WORKS_AS, BORN], "negated", "Triplet 2 .*'never'"),
+        ("Ada Ørsted was born in Bern and Will is a film.", [BORN, ("Q14", "P31", "Q42")], "extra_link", "Will"),
+        ("Ada Ørsted was born in Bern, US.", [BORN], "extra_name", "'US'"),
+        ("Anna Kiss was born in Bern.", [BORN], "missing", "subject 'Ada_Ørsted'"),  # two letters are another name
+        ("Ada Ørsted was born in Zurich.", [BORN], "missing", "object 'Bern'"),
+        ("Old Will Rises is the work.", [("Q66", "P131", "Q67")], "missing", "'The_Old_Will'"),  # within the other
         ("Ada Ørsted was born somewhere.", [BORN], "missing", "Triplet 1 .*object 'Bern' \\(Q21\\)"),
         ("She was born in Bern.", [BORN], "missing", "subject 'Ada_Ørsted' \\(Q11\\)"),
         ("Ada Ørsted was born in Bern in March 1879.", [BORN, BORN_ON], "missing", "Triplet 2 .*14 March 1879"),
@@ -295,6 +343,42 @@ def test_a_text_without_triplets_is_rejected_for_whatever_else_it_states(
 def test_what_is_no_finished_prose_is_rejected(graph: KnowledgeGraph, text: str, check: str) -> None:
     gate = QualityGate(QualityConfig(min_words=4), graph)
     assert check in _checks(gate.check(text, _facts(graph, BORN)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ada Ørsted wurde in Bern geboren und ist eine Physikerin.",
+        "Ada Ørsted est née dans la ville de Bern avec sa sœur.",
+        "Ada Ørsted nació en Bern y es una de las físicas del país.",
+        "Ада Эрстед родилась в городе Берн (Bern).",
+    ],
+)
+def test_a_text_in_another_language_is_rejected_with_a_word_of_it(
+    gate: QualityGate, graph: KnowledgeGraph, text: str
+) -> None:
+    details = [reason.detail for reason in gate.check(text, _facts(graph, BORN)).reasons if reason.check == "language"]
+    assert len(details) == 1
+    quoted = re.match(r"'(.+)' \(characters (\d+)–(\d+)\)", details[0])
+    assert quoted is not None
+    assert text[int(quoted[2]) : int(quoted[3])] == quoted[1]
+
+
+def test_a_sentence_of_a_demonstration_is_found_unless_the_set_gives_all_that_it_names(graph: KnowledgeGraph) -> None:
+    shown = "Ada Ørsted was born in the city of Bern. She lives."
+    gate = QualityGate(QualityConfig(), graph, demonstrations=[shown])
+    assert gate.check(shown, _facts(graph, BORN)).accepted
+    copied = gate.check(f"Zoltán Kiss is a physicist. {shown}", _facts(graph, ("Q12", "P106", "Q41")))
+    reason = next(reason for reason in copied.reasons if reason.check == "demonstration")
+    assert "'Ada Ørsted was born in the city of Bern'" in reason.detail
+    other = gate.check("Ada Ørsted was born in the city of Ulm. She lives.", _facts(graph, BORN))
+    assert "demonstration" not in _checks(other)
+
+
+def test_every_fault_is_of_a_known_check(graph: KnowledgeGraph) -> None:
+    gate = QualityGate(QualityConfig(), graph)
+    for text in ("", "Sure! **Xaver** was not born in Bern in 1900", "Ada died in Bern. US"):
+        assert set(_checks(gate.check(text, _facts(graph, BORN, BORN_ON)))) <= set(CHECKS)
 
 
 def test_a_response_cut_off_at_the_token_limit_is_rejected_even_after_a_full_stop(
@@ -476,10 +560,12 @@ def test_human_texts_pass_and_corrupted_ones_are_caught() -> None:
     benchmark = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = benchmark
     spec.loader.exec_module(benchmark)
-    figures = benchmark.measure(path)
-    assert figures["faithful pass"] > 0.87
-    assert figures["dropped caught"] > 0.8
-    assert figures["  with a node"] > 0.88
-    assert figures["added caught"] > 0.95
-    for kind in ("swapped", "renumbered", "exchanged"):
-        assert figures[f"{kind} caught"] > 0.98
+    for figures in benchmark.measure(path).values():
+        assert figures["faithful pass"] > 0.92
+        assert figures["dropped caught"] > 0.87
+        assert figures["  with a node"] > 0.87
+        assert figures["added caught"] > 0.95
+        for kind in ("swapped", "renumbered", "exchanged"):
+            assert figures[f"{kind} caught"] > 0.99
+    votes = benchmark.compare_with_votes(path.parents[1] / "wdv/claims.csv.gz")
+    assert votes["area under ROC"] > 0.6
