@@ -80,6 +80,7 @@ class Completion:
         latency_s: seconds of the successful try.
         attempts: tries made, refusals included.
         endpoint: base URL of the endpoint that answered.
+        hold: what ``on_hold`` returned for the try; the caller frees it once the answer is stored.
     """
 
     text: str
@@ -90,6 +91,7 @@ class Completion:
     latency_s: float
     attempts: int
     endpoint: str = ""
+    hold: int = 0
 
 
 @dataclass(slots=True)
@@ -114,6 +116,9 @@ class Client:
         backoff_s: upper end of the first random pause; doubles with each try.
         on_presumed: told the picodollars of a try whose bill is not known (it timed out or broke
             off after the request was sent); they are counted at the worst case.
+        on_hold: told the picodollars that a try can cost at most, before it is sent; what it returns is handed to
+            on_free when the try has ended without an answer, or to the caller with the completion.
+        on_free: see on_hold.
         on_event: told what is worth a line in a log: ``lane_down`` (endpoint, reason), ``lane_up`` (endpoint, down_s),
             ``slow_down`` (endpoint, limit) for the first refusal there, ``long_wait`` (endpoint, seconds).
     """
@@ -127,6 +132,8 @@ class Client:
         timeout_s: float = 120.0,
         backoff_s: float = 0.5,
         on_presumed: Callable[[int, str], None] = lambda cost, reason: None,
+        on_hold: Callable[[int], int] = lambda cost: 0,
+        on_free: Callable[[int], None] = lambda hold: None,
         on_event: Callable[..., None] = lambda kind, **details: None,
     ) -> None:
         self.statistics = ClientStatistics()
@@ -136,6 +143,8 @@ class Client:
         self._timeout_s = timeout_s
         self._backoff_s = backoff_s
         self._on_presumed = on_presumed
+        self._on_hold = on_hold
+        self._on_free = on_free
         self._on_event = on_event
         self._by_model: dict[str, list[Lane]] = {}
         self._random = random.Random()
@@ -197,14 +206,14 @@ class Client:
         while True:
             lane = await self._choose(lanes, lane)
             try:
-                outcome = await self._try(lane, request)
+                outcome, hold = await self._try(lane, request)
             except SetAsideError:
                 continue
             finally:
                 self._note_health(lane, lanes)
             attempts += 1
             if isinstance(outcome, Reply):
-                return self._completion(outcome, lane, attempts)
+                return self._completion(outcome, lane, attempts, hold)
             if outcome.kind == "refused":
                 self._fail(lane, outcome, outcome.reason, attempts)
             self.statistics.retries[outcome.kind] += 1
@@ -276,15 +285,15 @@ class Client:
 
     # --- One try ---
 
-    async def _try(self, lane: Lane, request: Request) -> Reply | Trouble:
+    async def _try(self, lane: Lane, request: Request) -> tuple[Reply | Trouble, int]:
         tokens = request.input_bound // 4 + request.output_bound  # a token is about four bytes
         ticket = await lane.acquire(tokens)
         outcome: Reply | Trouble | None = None
         try:
             worst = lane.price.worst_cost(request.input_bound, request.output_bound)
             await self._reserve(worst)
-            outcome = await self._call(lane, request, worst)
-            return outcome
+            outcome, hold = await self._call(lane, request, worst)
+            return outcome, hold
         finally:
             if isinstance(outcome, Reply):
                 used = outcome.usage.input_tokens + outcome.usage.output_tokens
@@ -304,9 +313,11 @@ class Client:
             await self._settled.wait()
         raise StoppedError
 
-    async def _call(self, lane: Lane, request: Request, worst: int) -> Reply | Trouble:
-        """Make one try under a reservation of ``worst`` picodollars and settle it."""
+    async def _call(self, lane: Lane, request: Request, worst: int) -> tuple[Reply | Trouble, int]:
+        """Make one try under a reservation of ``worst`` picodollars and settle it; returns the hold of a reply too."""
         self.statistics.requests += 1
+        hold = self._on_hold(worst)
+        outcome: Reply | Trouble | None = None
         cost, presumed = 0, ""
         try:
             outcome = await lane.post(request)
@@ -321,7 +332,7 @@ class Client:
                     )
             elif outcome.may_be_billed:
                 cost, presumed = worst, outcome.reason
-            return outcome
+            return outcome, hold
         except asyncio.CancelledError:
             cost, presumed = worst, "cancelled while in flight"
             raise
@@ -331,10 +342,12 @@ class Client:
             self._settled = asyncio.Event()
             if presumed and cost:
                 self._on_presumed(cost, presumed)
+            if not isinstance(outcome, Reply):
+                self._on_free(hold)
 
     # --- After a try ---
 
-    def _completion(self, reply: Reply, lane: Lane, attempts: int) -> Completion:
+    def _completion(self, reply: Reply, lane: Lane, attempts: int, hold: int) -> Completion:
         self._failures_in_a_row = 0
         self.statistics.completions += 1
         self.statistics.by_endpoint[lane.endpoint.base_url] += 1
@@ -348,6 +361,7 @@ class Client:
             reply.latency_s,
             attempts,
             lane.endpoint.base_url,
+            hold,
         )
 
     def _fail(self, lane: Lane, trouble: Trouble, reason: str, attempts: int) -> None:

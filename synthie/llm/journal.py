@@ -6,6 +6,8 @@ part of which may have been compacted into a Parquet file (`synthie.llm.archive`
 * A record is handed to the operating system before `Journal.append` returns: a
   killed process loses none. It is forced to the disk (``fdatasync``) by a
   committer thread within `SYNC_SECONDS`: a power cut loses at most that much.
+* What calls in flight may cost is noted before they are sent (`synthie.llm.holds`);
+  if the process dies, whoever opens the journal next charges it.
 * Opening scans all segments. A torn tail is copied to ``<segment>.damaged-<offset>``
   and cut off; a damaged record in the middle is skipped and left in place.
 * Memory holds the keys and where their records are, 36 to 72 bytes a row
@@ -14,6 +16,7 @@ part of which may have been compacted into a Parquet file (`synthie.llm.archive`
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from array import array
@@ -27,6 +30,7 @@ import msgspec
 import numpy as np
 
 from synthie.errors import StorageError
+from synthie.llm.holds import Holds
 from synthie.llm.key_index import KeyIndex
 from synthie.llm.layout import read_layout, remove_stale, segment_path
 from synthie.llm.segments import (
@@ -52,11 +56,14 @@ if TYPE_CHECKING:
 
 __all__ = ["KEY_BYTES", "SYNC_SECONDS", "Journal", "JournalSummary", "Record", "read_journal"]
 
+log = logging.getLogger(__name__)
+
 SYNC_SECONDS = 0.5  # longest time that a record waits for fdatasync
 SEGMENT_BYTES = 256 << 20  # a new segment file is begun beyond this size
 
 _OFFSET_BITS = 40  # a place is segment number << 40 | offset; with number 0, a row of the archive
 _INDEXED_ROWS = 1 << 16  # put into the index at once
+_IN_FLIGHT = "in-flight"
 _TRIES = 5  # to read files that a compaction replaces at the same time
 
 
@@ -85,6 +92,7 @@ class Journal:
         self._dirty = threading.Event()
         self._closing = threading.Event()
         self._failure: OSError | None = None
+        self._holds: Holds | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock_folder(folder)
@@ -168,6 +176,28 @@ class Journal:
         """Account for ``cost`` picodollars that no response stands for, such as a try that timed out."""
         self._write(CHARGE, NO_KEY, cost, msgspec.json.encode({"reason": reason}))
 
+    def hold(self, cost: int) -> int:
+        """Note a call that may cost up to ``cost`` picodollars, before it is sent; returns what `free` wants.
+
+        If this process dies before it is freed, whoever opens the journal next charges it.
+
+        Raises:
+            StorageError: the disk is full or fails.
+        """
+        assert self._holds is not None
+        try:
+            return self._holds.take(cost)
+        except OSError as error:
+            raise as_storage_error(error, self._folder) from error
+
+    def free(self, hold: int) -> None:
+        """The call has ended, and its answer or its charge is stored."""
+        assert self._holds is not None
+        try:
+            self._holds.free(hold)
+        except OSError as error:
+            raise as_storage_error(error, self._folder) from error
+
     def sync(self) -> None:
         """Force everything appended so far to the disk.
 
@@ -197,6 +227,8 @@ class Journal:
     def _close_files(self) -> None:
         for descriptor in (*self._files, self._lock):
             os.close(descriptor)
+        if self._holds is not None:
+            self._holds.close()
         if self._archive is not None:
             self._archive.close()
 
@@ -253,6 +285,17 @@ class Journal:
             self._load(path)
         if not self._files:
             self._begin_segment()
+        self._holds = Holds(self._folder / _IN_FLIGHT)
+        if self._holds.left:
+            log.warning(
+                "%s: %d calls were in flight when the last run died; they are counted at the most that they can have "
+                "cost, %.6f USD",
+                self._folder,
+                self._holds.calls,
+                self._holds.left / 1e12,
+            )
+            self.charge(self._holds.left, "in flight when the process died")
+        self._holds.clear()
 
     def _load_archive(self, path: Path, checksum: int) -> None:
         from synthie.llm.archive import Archive  # pyarrow, for the few who need it

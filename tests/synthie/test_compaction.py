@@ -38,7 +38,7 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {".lock"}
+    return {path.name for path in folder.iterdir()} - {".lock", "in-flight"}
 
 
 def archive_in(folder: Path) -> Path:
@@ -364,6 +364,14 @@ def test_the_command_line_compacts_and_exports(tmp_path: Path) -> None:
         "time": 1.5,
         "endpoint": "http://127.0.0.1:1/v1",
     }
+
+
+def test_an_export_without_a_journal_leaves_an_earlier_one_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text("earlier")
+    result = CliRunner().invoke(app, ["journal", "export", str(out), "--run", str(tmp_path / "nowhere")])
+    assert isinstance(result.exception, InputError)
+    assert out.read_text() == "earlier"
 
 
 def test_an_export_goes_to_standard_output_while_a_run_writes(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import resource
 import shutil
 import signal
 import tempfile
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -333,7 +335,7 @@ def test_a_record_that_is_just_being_written_is_neither_counted_nor_touched(tmp_
         assert segment(tmp_path).read_bytes() == before + record[:length]
     segment(tmp_path).write_bytes(before + record)
     assert (read_journal(tmp_path, summary).rows, read_journal(tmp_path).rows) == (4, 4)
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", "000001.journal"}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "000001.journal", "in-flight"}
 
 
 def test_a_journal_that_is_not_there_yet_holds_nothing(tmp_path: Path) -> None:
@@ -349,6 +351,27 @@ def test_who_looks_on_notices_a_compaction(tmp_path: Path) -> None:
     after = read_journal(tmp_path, before)
     assert (after.rows, after.spent) == (15, sum(1_000 + number for number in range(15)))
     assert after == read_journal(tmp_path)
+
+
+def test_a_compaction_while_the_folder_is_listed_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, 10)
+    before = read_journal(tmp_path)
+    left = [tmp_path]
+
+    def watched(listed: Callable[..., Any]) -> Callable[..., Any]:
+        def watch(*arguments: Any) -> Any:
+            found = list(listed(*arguments))
+            if left:
+                compact(left.pop())
+            return iter(found)
+
+        return watch
+
+    for name in ("iterdir", "glob"):
+        monkeypatch.setattr(Path, name, watched(getattr(Path, name)))
+    after = read_journal(tmp_path)
+    assert not left
+    assert (after.rows, after.spent) == (before.rows, before.spent)
 
 
 # --- Index ----------------------------------------------------------------------------------------------------------
@@ -399,3 +422,26 @@ def test_opening_indexes_in_batches_of_any_size_alike(tmp_path: Path, monkeypatc
         monkeypatch.setattr("synthie.llm.journal._INDEXED_ROWS", size)
         assert content(tmp_path) == expected
     assert expected[0][key_of(3)] == record_of(3, "newer")
+
+
+@given(
+    kept=st.lists(st.integers(0, 10**15), max_size=8),
+    freed=st.lists(st.integers(0, 10**15), max_size=8),
+    data=st.data(),
+)
+def test_calls_that_nobody_saw_the_end_of_are_charged_once(
+    kept: list[int], freed: list[int], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        dead = Path(folder) / "dead"
+        with Journal(Path(folder) / "live") as journal:
+            calls = data.draw(st.permutations([(cost, False) for cost in kept] + [(cost, True) for cost in freed]))
+            holds = [(journal.hold(cost), is_freed) for cost, is_freed in calls]
+            for hold, is_freed in holds:
+                if is_freed:
+                    journal.free(hold)
+            shutil.copytree(Path(folder) / "live", dead)  # what a kill leaves
+        with Journal(dead) as journal:
+            assert journal.spent == sum(kept)
+        with Journal(dead) as journal:
+            assert journal.spent == sum(kept)
