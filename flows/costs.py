@@ -20,7 +20,7 @@ def cost_so_far(snapshot: Snapshot) -> str:
     """A snapshot of the texts stage."""
     rows = [("texts", _share(f"{snapshot.done:,}", f"{snapshot.total:,}", snapshot.done, snapshot.total))]
     rows.append(("spent", _of_budget(snapshot.usd, snapshot.max_usd)))
-    if snapshot.projected_usd is not None:
+    if snapshot.projected_usd is not None and snapshot.done < snapshot.total:
         rows.append(("expected in the end", usd(snapshot.projected_usd)))
     if texts := snapshot.done - snapshot.failed:
         rows.append(("cost of a text", usd(snapshot.usd / texts)))

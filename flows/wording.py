@@ -25,6 +25,8 @@ def progress_line(title: str, done: int, total: int | None, unit: str, details: 
         if total and done < total:
             line += f", {duration(details.get('eta_s') or (total - done) / rate)} left"
     for name, value in details.items():
+        if name == "projected_usd" and done == total:
+            continue
         if name in _WORDS:
             line += f", {_WORDS[name](value)}"
         elif name not in ("rate", "eta_s", "errors"):
@@ -32,7 +34,8 @@ def progress_line(title: str, done: int, total: int | None, unit: str, details: 
     errors = details.get("errors")
     if errors:
         kinds = ", ".join(f"{count:,} × {kind}" for kind, count in errors.items())
-        line += f"; {sum(errors.values()):,} errors ({kinds})"
+        number = sum(errors.values())
+        line += f"; {number:,} {'error' if number == 1 else 'errors'} ({kinds})"
     return line
 
 

@@ -22,6 +22,7 @@ import json
 import logging
 import os
 import platform
+import re
 import resource
 import shutil
 import socket
@@ -29,6 +30,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -39,11 +41,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kg.errors import BusyError, InputError, StorageError, SynthieError, storage_error
 
 __all__ = [
+    "MANIFEST",
+    "LockOwner",
     "Manifest",
     "Progress",
     "Settings",
     "file_digest",
     "find_damage",
+    "lock_owner",
     "no_progress",
     "read_manifest",
     "run_stage",
@@ -54,6 +59,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _LOCK = ".lock"
+_OWNER = re.compile(r"pid (\d+) on (\S+) since (\S+)")
 _PARTIAL = ".fingerprint"
 _PREVIOUS = ".previous"
 _REPORTED_LIBRARIES = (
@@ -246,6 +252,32 @@ def find_damage(folder: Path) -> InputError | None:
         f"{folder / damaged[0]} is damaged: its content is not what its stage wrote. Delete the file and run the "
         "stage that makes it again."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LockOwner:
+    """Who has last locked a stage's folder.
+
+    Attributes:
+        lock: the file that is locked; a stage has it open as long as it holds the lock.
+        pid, host: the process; 0 and "" where the file does not tell.
+        since: UTC, ISO 8601; likewise "".
+    """
+
+    lock: Path
+    pid: int = 0
+    host: str = ""
+    since: str = ""
+
+
+def lock_owner(folder: Path) -> LockOwner | None:
+    """Who works in a stage's folder, or was the last to; None if no stage ever did. Takes no lock."""
+    lock = folder / _LOCK
+    try:
+        told = _OWNER.match(lock.read_text(errors="replace"))
+    except OSError:
+        return None
+    return LockOwner(lock, int(told[1]), told[2], told[3]) if told else LockOwner(lock)
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -24,11 +24,10 @@ from typing import Any
 import numpy as np
 
 from kg.stage import Progress
-from synthie.errors import ConfigError, EndpointError, IncompleteError, SynthieError
+from synthie.errors import ConfigError, EndpointError, IncompleteError
 from synthie.estimate import price_at
 from synthie.events import EventLog
 from synthie.failures import Failures
-from synthie.llm import local
 from synthie.llm.client import Client, ClientStatistics, Completion, Request, RequestFailedError, StoppedError
 from synthie.llm.endpoint import Endpoint, Secrets
 from synthie.llm.journal import Journal, Record
@@ -51,7 +50,6 @@ _SKIPS_PER_TURN = 200  # stored rows passed over before the event loop gets a tu
 
 @dataclass(slots=True)
 class _Question:
-    id: int
     key: bytes
     request: Request
 
@@ -106,7 +104,8 @@ class Asking:
         self._runner: asyncio.Runner | None = None
         self._client: Client | None = None
         self._batch_endpoint: Endpoint | None = None
-        self._in_flight: set[bytes] = set()
+        self._under_way: dict[bytes, int] = {}  # key -> id of the set
+        self._drawing = asyncio.Lock()
         self._deadline = None if config.run_timeout_s is None else time.monotonic() + config.run_timeout_s
         self._timed_out = self._terminated = False
 
@@ -120,7 +119,8 @@ class Asking:
         with self._stack:
             self.monitor.tell(self.statistics, last=True)
         if kind is None:
-            self._failures.close()
+            others = (lambda key: key not in self._journal) if self._roster.is_part else (lambda key: False)
+            self._failures.close(keep=others)
 
     @property
     def _is_built_in(self) -> bool:
@@ -140,25 +140,9 @@ class Asking:
             KeyboardInterrupt, SystemExit: on SIGINT and SIGTERM, likewise.
         """
         started = time.perf_counter()
-        pending = int(np.count_nonzero(self._roster.pending))
-        self.monitor.begin_wave(pending)
-        self._await_batches()
-        questions = self._unanswered()
-        first = next((question for question in questions if question), None)
         try:
-            if first:  # nobody is troubled, and no server started, where everything is stored
-                self._events.write("asking", wave=self._roster.wave, pending=pending)
-                self._send(chain([first], questions))
-                self._events.write("asked", wave=self._roster.wave, answered=self.monitor.answered)
-            self._mark_failed()
-        except asyncio.CancelledError:
-            if self._terminated:
-                theirs = signal.getsignal(signal.SIGTERM)
-                if callable(theirs):
-                    theirs(signal.SIGTERM, None)  # Prefect's raises an exception of its own
-                raise SystemExit(128 + signal.SIGTERM) from None
-            raise
-        except (SynthieError, KeyboardInterrupt) as error:
+            self._run_wave()
+        except BaseException as error:
             if isinstance(error, EndpointError):
                 self._failures.doubt()
             self._tell()
@@ -168,13 +152,33 @@ class Asking:
             self.seconds += time.perf_counter() - started
             self._tell()
 
+    def _run_wave(self) -> None:
+        pending = int(np.count_nonzero(self._roster.pending))
+        self.monitor.begin_wave(pending)
+        self._await_batches()
+        questions = self._unanswered()
+        first = next((question for question in questions if question), None)
+        if first:  # nobody is troubled, and no server started, where everything is stored
+            self._events.write("asking", wave=self._roster.wave, pending=pending)
+            self._send(chain([first], questions))
+            self._events.write("asked", wave=self._roster.wave, answered=self.monitor.answered)
+        self._mark_failed()
+
     def _send(self, questions: Iterator[_Question | None]) -> None:
         if self._config.mode == "batch":
             self._send_batches(questions)
             return
         if self._runner is None:
             self._runner = self._stack.enter_context(asyncio.Runner())
-        self._runner.run(self._send_live(questions))
+        try:
+            self._runner.run(self._send_live(questions))
+        except asyncio.CancelledError:
+            if not self._terminated:
+                raise
+            theirs = signal.getsignal(signal.SIGTERM)
+            if callable(theirs):
+                theirs(signal.SIGTERM, None)  # Prefect's raises an exception of its own
+            raise SystemExit(128 + signal.SIGTERM) from None
         self._check_time()
 
     def _unanswered(self) -> Iterator[_Question | None]:
@@ -186,8 +190,8 @@ class Asking:
                 request = self._questions.request(triplet_set, which)
                 key = self._questions.find(request.body, which, self._journal)
                 self._roster.set_key(position, key)
-                is_stored = key in self._journal or key in self._in_flight
-                if is_stored or self._failures.is_refused(key):
+                is_stored = key in self._journal or key in self._under_way
+                if is_stored or self._failures.has_failed(key):
                     self.stored += is_stored
                     self.monitor.stored += is_stored
                     self.monitor.failed += not is_stored
@@ -195,18 +199,24 @@ class Asking:
                     if skipped % _SKIPS_PER_TURN == 0:
                         yield None
                     continue
-                self._in_flight.add(key)
-                yield _Question(triplet_set.id, key, request)
+                self._under_way[key] = triplet_set.id
+                yield _Question(key, request)
 
     def _mark_failed(self) -> None:
         """Equal questions fail together, so the journal decides."""
-        for position in np.flatnonzero(self._roster.pending).tolist():
-            if self._roster.key(position) not in self._journal:
-                self._roster.fail(position)
+        for position in map(int, np.flatnonzero(self._roster.pending)):
+            key = self._roster.key(position)
+            if key not in self._journal:
+                self._roster.fail(position, refused=self._failures.is_refused(key))
 
-    def _fail(self, number: int, key: bytes, body: bytes, error: RequestFailedError) -> None:
+    def _fail(self, key: bytes, body: bytes, error: RequestFailedError) -> None:
         self.monitor.failed += 1
-        self._failures.add(number, key, body, error)
+        self._failures.add(self._under_way.pop(key), key, body, error)
+
+    def _note_answer(self, record: Record) -> None:
+        self._under_way.pop(record.key, None)
+        self.monitor.count(record)
+        self._failures.answered()
 
     def _tell(self) -> None:
         self.monitor.tell(self.statistics, self._client)
@@ -228,9 +238,12 @@ class Asking:
             timer = asyncio.get_running_loop().call_later(left, self._time_out, client)
         workers = [asyncio.create_task(self._work(client, questions)) for _ in range(self._places())]
         reporter = asyncio.create_task(self._report())
+        reporter.add_done_callback(lambda task: None if task.cancelled() else client.stop())  # progress has raised
         try:
             with self._stopping_on_sigterm():
                 await _finish(workers, client)
+            if reporter.done():
+                await reporter
         finally:
             reporter.cancel()
             if timer:
@@ -250,6 +263,8 @@ class Asking:
             max_attempts=self._config.max_attempts,
             timeout_s=self._config.timeout_s,
             on_presumed=self._journal.charge,
+            on_hold=self._journal.hold,
+            on_free=self._journal.free,
             on_event=self._events.write,
         )
         self._client, self.statistics = await client.__aenter__(), client.statistics
@@ -265,7 +280,9 @@ class Asking:
         elif not self._is_built_in:
             yield None, Endpoint.from_config(self._config, None, self._secrets)
         else:
-            server = self._stack.enter_context(local.LocalServer(self._config.local, seed=0))
+            from synthie.llm.local import LocalServer
+
+            server = self._stack.enter_context(LocalServer(self._config.local, seed=0))
             yield None, Endpoint(server.base_url, self._config.model, api=self._config.api)
 
     def _lane(self, number: int | None, endpoint: Endpoint) -> Lane:
@@ -280,22 +297,27 @@ class Asking:
         return Lane(endpoint, price=price_at(config, number), limiter=limiter, weight=one.weight if one else 1.0)
 
     async def _work(self, client: Client, questions: Iterator[_Question | None]) -> None:
-        for question in questions:
-            if question is None:
-                await asyncio.sleep(0)
-                continue
+        while question := await self._next(questions):
             try:
                 completion = await client.complete(question.request)
             except RequestFailedError as error:
-                self._fail(question.id, question.key, question.request.body, error)
+                self._fail(question.key, question.request.body, error)
                 continue
             except StoppedError:
                 return
-            finally:
-                self._in_flight.discard(question.key)
             record = _record(question.key, completion)
             self._journal.append(record)
-            self.monitor.count(record)
+            self._journal.free(completion.hold)
+            self._note_answer(record)
+
+    async def _next(self, questions: Iterator[_Question | None]) -> _Question | None:
+        """The next question, None after the last; one worker draws at a time, or all would pass over stored ones."""
+        async with self._drawing:
+            for question in questions:
+                if question is not None:
+                    return question
+                await asyncio.sleep(0)
+        return None
 
     async def _report(self) -> None:
         while True:
@@ -337,23 +359,23 @@ class Asking:
         folder = self._folder / "batches"
         if self._batch_endpoint is None:
             [(_, self._batch_endpoint)] = self._endpoints()
+        number = 0 if self._config.endpoints else None
         if self._is_built_in:  # its batches end with it
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         run_batches(
             (BatchLine(question.key, question.request) for question in questions if question),
             endpoint=self._batch_endpoint,
-            price=price_at(self._config.model_copy(update={"mode": "batch"})),
+            price=price_at(self._config.model_copy(update={"mode": "batch"}), number),
             ledger=self._ledger,
             journal=self._journal,
             folder=folder,
             config=self._config.batch,
             max_attempts=self._config.max_attempts,
-            on_failure=lambda key, body, error: self._fail(self._roster.position(key), key, body, error),
-            on_answer=self.monitor.count,
+            on_failure=self._fail,
+            on_answer=self._note_answer,
             on_event=self._events.write,
             on_progress=self._look_after_batches,
         )
-        self._in_flight.clear()
 
     def _look_after_batches(self) -> None:
         self._tell()

@@ -136,7 +136,9 @@ def generate(
     """
     plan = plan_run(config, [*(set_ or []), *(["generation.retry_failed=true"] if retry_failed else [])], run)
     if cancel_batches:
-        typer.echo(f"{plan.cancel_batches()} batches cancelled; what they have answered is fetched by the next run.")
+        count = plan.cancel_batches()
+        kept = "; what they have answered is fetched by the next run" if count else ""
+        typer.echo(f"{count or 'No'} batch{'es' if count != 1 else ''} cancelled{kept}.")
         return
     do_stage(plan, find_stage("texts"))
 

@@ -99,13 +99,15 @@ class Compiler:
                 self._roster.judge(positions[number], accepted=False)
 
     def write(self) -> Compiled:
-        """Write the samples and the rejected texts of each set's last try."""
+        """Write the samples and the rejected texts of each set's last try; nothing of a set whose last try failed."""
         for name in ("samples", "rejected"):
             shutil.rmtree(self._folder / name, ignore_errors=True)
             (self._folder / name).mkdir()
         compiled = Compiled()
         for path in self._parts():
-            table = _with_repeats(pq.read_table(path), self._repeats)
+            table = pq.read_table(path)
+            table = table.filter(pa.array(~self._roster.given_up[table["position"].to_numpy()]))
+            table = _with_repeats(table, self._repeats)
             compiled.add(table)
             for verdict, name in (("accepted", "samples"), ("rejected", "rejected")):
                 chosen = table.filter(pc.field("verdict") == verdict).drop_columns("position")

@@ -73,7 +73,7 @@ class EndpointConfig(Settings):
         default=1.0,
         gt=0,
         description="Share of the work beside the other endpoints: of the calls among endpoints with the same model, "
-        "of the texts among models.",
+        "of the texts among models (there the weights of a model's endpoints count together).",
     )
     api_key_env: str | None = Field(
         default=None, description="Environment variable that holds the key. Empty: 'generation.api_key_env'."
@@ -122,7 +122,7 @@ class GenerationConfig(Settings):
             "batch",
             "ca_file",
             "concurrency",
-            "endpoints",  # by what they are: `synthie.questions.identity`
+            "endpoints",  # by what they are: `synthie.questions.endpoint_identity`
             "global_limit",
             "headers",
             "max_attempts",
@@ -287,10 +287,14 @@ class QualityConfig(Settings):
         default=60, ge=5, description="Most words in a text, for each triplet it states."
     )
     check_entities: bool = Field(
-        default=True, description="Every subject and object must be stated, and those of one triplet in connection."
+        default=True,
+        description="Every subject and object must be stated, those of one triplet in connection, not in the negative "
+        "and not with the words of a rival relation.",
     )
     check_extra: bool = Field(
-        default=True, description="No name, number or date may be stated that the triplets do not give."
+        default=True,
+        description="No name, number or date may be stated that the triplets do not give, and no connection between "
+        "nodes that they do not connect.",
     )
     near_duplicate: float = Field(
         default=0.9,

@@ -444,9 +444,12 @@ def _prompt_parts(prompt: Prompt) -> Iterator[tuple[str, str]]:
     yield "Sampling", sampling
     yield "System", prompt.system
     yield "User (Jinja2 template)", prompt.user
-    yield "Styles, one value of each drawn for a text", "\n\n".join(
-        "\n".join([f"{axis}:", *(f"  {name} (weight {one.weight:g}): {one.text}" for name, one in values.items())])
-        for axis, values in prompt.axes.items()
+    yield (
+        "Styles, one value of each drawn for a text",
+        "\n\n".join(
+            "\n".join([f"{axis}:", *(f"  {name} (weight {one.weight:g}): {one.text}" for name, one in values.items())])
+            for axis, values in prompt.axes.items()
+        ),
     )
     if prompt.demonstrations_per_request:
         yield "Demonstrations in a request", f"{prompt.demonstrations_per_request} of those below, by relation"

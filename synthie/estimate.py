@@ -29,7 +29,7 @@ from synthie.questions import FIRST_TRY, Questions, TripletSet, TripletSets, mod
 __all__ = ["Estimate", "estimate", "estimate_cost", "price_at", "sampled"]
 
 _ROWS = 1_000  # requests looked at
-_MEASURED_FROM = 20  # answers in the journal from which it is asked
+_MEASURED_FROM = 10  # answers in the journal from which it is asked
 _CHARACTERS_PER_TOKEN = (4.8, 3.2)  # of English prompts with names: most, fewest
 _TOKENS_PER_MESSAGE = (3, 8)
 _OUTPUT_TOKENS_PER_TRIPLET = (8, 40)
@@ -128,11 +128,17 @@ def estimate_cost(
         return estimate(questions)
 
 
-def sampled(count: int, most: int = _ROWS) -> np.ndarray:
-    """bool[count]: at most ``most`` positions, evenly spaced; fewer are a part of more if they divide them."""
+def sampled(config: GenerationConfig, count: int, most: int = _ROWS) -> np.ndarray:
+    """bool[count]: ``most`` of the sets that will be asked for, evenly spaced; fewer are a part of more."""
+    wanted = np.arange(min(config.n_texts or count, count))
     chosen = np.zeros(count, bool)
-    chosen[:: max(1, math.ceil(count / most))] = True
+    chosen[_spaced(_spaced(wanted, _ROWS), most)] = True
     return chosen
+
+
+def _spaced(positions: np.ndarray, most: int) -> np.ndarray:
+    few = min(most, len(positions))
+    return positions[np.arange(few) * len(positions) // max(1, few)]
 
 
 def estimate(questions: Questions, journal: Journal | None = None) -> Estimate:
@@ -142,7 +148,7 @@ def estimate(questions: Questions, journal: Journal | None = None) -> Estimate:
     wanted = min(config.n_texts or count, count)
     rows = [
         _Row.of(questions, triplet_set, journal)
-        for batch in questions.sets.batches(_ROWS, sampled(count))
+        for batch in questions.sets.batches(_ROWS, sampled(config, count))
         for _, triplet_set in batch
     ]
     answered = [row for row in rows if row.answer]
@@ -194,6 +200,8 @@ class _Row:
 
 
 def _inputs(to_ask: list[_Row], answered: list[_Row], model: str) -> tuple[str, _Range]:
+    if not to_ask:
+        return "answers", ([], [])
     if len(answered) >= _MEASURED_FROM:
         ratio = _ratio([(row.answer.input_tokens, len(row.text)) for row in answered if row.answer])
         return "answers", _each(to_ask, lambda row, end: ratio[end] * len(row.text))

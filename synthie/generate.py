@@ -26,10 +26,9 @@ from synthie.asking import Asking
 from synthie.bill import Bill
 from synthie.compiling import Compiled, Compiler
 from synthie.config import GenerationConfig, QualityConfig
-from synthie.errors import ConfigError, IncompleteError
+from synthie.errors import ConfigError, IncompleteError, storage_error
 from synthie.estimate import Estimate, estimate, price_at, sampled
 from synthie.failures import any_failures
-from synthie.llm import local
 from synthie.llm.endpoint import Secrets
 from synthie.llm.journal import Journal
 from synthie.llm.limits import Gate
@@ -86,7 +85,7 @@ def generate_texts(
         triplet_sets = TripletSets(graph, sets)
         questions = Questions(config, prompt, triplet_sets, seed=seed)
         with _opened(questions, folder, max_usd, progress, secrets, gate) as (roster, journal, asking, bill):
-            gatekeeper = QualityGate(quality, triplet_sets.graph)
+            gatekeeper = QualityGate(quality, triplet_sets.graph, questions.demonstrated)
             compiler = Compiler(folder, questions, roster, journal, gatekeeper, progress)
             while True:
                 asking.run()
@@ -97,7 +96,7 @@ def generate_texts(
                         break
             compiled = compiler.write()
             bill.write(asking, compiled, triplet_sets.graph)
-            _check_missing(config, roster, folder / "failures.jsonl")
+        _check_missing(config, roster, folder / "failures.jsonl")
         return _counts(triplet_sets.count, compiled) | {"failed": roster.failed}
 
     return run_stage(
@@ -131,18 +130,25 @@ def ask_pilot(
     secrets: Secrets | None = None,
     gate: Gate | None = None,
 ) -> Estimate:
-    """Ask for about ``texts`` of the texts, evenly spaced, and estimate the cost of all from their answers.
+    """Ask for ``texts`` of the texts (at most 1,000), evenly spaced, and estimate the cost of all from their answers.
 
-    The answers are in the journal of ``folder``, so that `generate_texts` does not ask for them again. Arguments and
-    errors are those of `generate_texts`.
+    The answers are in the journal of ``folder``, so that `generate_texts` does not ask for them again. They come at
+    once, also where ``config`` says batch mode. Arguments and errors are those of `generate_texts`.
     """
     _check_model(config)
-    questions = Questions(config, load_prompt(config.prompt), TripletSets(graph, sets), seed=seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    only = sampled(questions.sets.count, texts)
-    with _opened(questions, folder, max_usd, progress, secrets, gate, only) as (_, journal, asking, _):
-        asking.run()
-        return estimate(questions, journal)
+    prompt, triplet_sets = load_prompt(config.prompt), TripletSets(graph, sets)
+    questions = Questions(config, prompt, triplet_sets, seed=seed)
+    live = Questions(config.model_copy(update={"mode": "live"}), prompt, triplet_sets, seed=seed)
+    only = sampled(config, triplet_sets.count, texts)
+    try:
+        with _opened(live, folder, max_usd, progress, secrets, gate, only) as (_, journal, asking, _):
+            asking.run()
+            return estimate(questions, journal)
+    except OSError as error:
+        mended = storage_error(error, folder)
+        if mended is None:
+            raise
+        raise mended from error
 
 
 @contextmanager
@@ -170,10 +176,11 @@ def _opened(
 
 
 def _check_model(config: GenerationConfig) -> None:
-    if config.base_url is None and not config.endpoints and config.model != local.MODEL:
+    built_in = GenerationConfig().model
+    if config.base_url is None and not config.endpoints and config.model != built_in:
         raise ConfigError(
             f"generation.model is {config.model!r}, but generation.base_url is empty, which means the built-in server "
-            f"with its only model {local.MODEL!r}. Set generation.base_url, such as https://api.openai.com/v1."
+            f"with its only model {built_in!r}. Set generation.base_url, such as https://api.openai.com/v1."
         )
     for number in range(len(config.endpoints)) if config.endpoints else [None]:
         price_at(config, number)  # raises if it is not known
@@ -192,7 +199,8 @@ def _check_missing(config: GenerationConfig, roster: Roster, failures: Path) -> 
         )
     raise IncompleteError(
         f"{wanted - roster.missing} of {wanted} texts (generation.n_texts) are accepted, and no set is left to ask "
-        f"for: {roster.failed} failed (see {failures}), the others were rejected (see {failures.parent / 'rejected'}). "
+        f"for: {roster.failed} failed (see {failures}), {roster.rejected} were rejected (see "
+        f"{failures.parent / 'rejected'}). "
         "Draw more sets (sampling.n_sets), allow more texts a set (generation.tries), or set "
         "generation.max_failed_share to go on with fewer. What is stored is not asked for again."
     )

@@ -159,7 +159,8 @@ class Run:
 
         if not (self.texts / "batches").exists():
             return 0
-        endpoint = Endpoint.from_config(self.config.generation, secrets=self._secrets)
+        config = self.config.generation
+        endpoint = Endpoint.from_config(config, 0 if len(config.endpoints) == 1 else None, self._secrets)
         with Journal(self.texts / "journal"):
             return cancel_batches(endpoint, self.texts / "batches")
 

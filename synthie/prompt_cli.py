@@ -34,9 +34,9 @@ _DESCRIPTIONS = {
 }
 _TOPIC = "Marie Curie"
 _CHECKS = {  # check of the quality gate -> option that turns it off
-    **dict.fromkeys(("empty", "refusal", "markup", "truncated", "length"), ""),
-    **dict.fromkeys(("missing", "unlinked"), "check_entities"),
-    **dict.fromkeys(("extra_name", "extra_number"), "check_extra"),
+    **dict.fromkeys(("empty", "refusal", "markup", "truncated", "length", "language", "demonstration"), ""),
+    **dict.fromkeys(("missing", "unlinked", "negated", "relation"), "check_entities"),
+    **dict.fromkeys(("extra_link", "extra_name", "extra_number"), "check_extra"),
 }
 
 prompt_app = typer.Typer(help="List, show and try the prompts that ask for texts.", no_args_is_help=True)

@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from kg.graph import KnowledgeGraph
 from synthie.config import GenerationConfig
 from synthie.errors import ConfigError, InputError
-from synthie.llm import local
 from synthie.llm.client import Request
 from synthie.llm.endpoint import Endpoint
 from synthie.llm.journal import KEY_BYTES, Journal
@@ -110,7 +109,7 @@ class TripletSets:
                     places: Iterable[int] = range(first, first + count)
                     if chosen is not None:
                         mask = chosen[first : first + count]
-                        places, batch = np.flatnonzero(mask) + first, batch.filter(pa.array(mask))
+                        places, batch = np.flatnonzero(mask) + first, batch.filter(_bits(mask))
                     pairs = zip(places, batch.to_pylist(), strict=True)
                     yield [(int(position), self._triplet_set(row)) for position, row in pairs]
                     first += count
@@ -155,10 +154,17 @@ def count_negatives(sets: Path) -> int:
     try:
         if "topic" not in pq.read_schema(path).names:
             return 0
-        topics = pq.read_table(path, columns=["topic"])["topic"]
+        with pq.ParquetFile(path) as file:  # pq.read_table would load pyarrow's dataset library, 20 MB
+            topics = file.read(columns=["topic"])["topic"]
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
     return len(topics) - topics.null_count
+
+
+def _bits(mask: np.ndarray) -> pa.BooleanArray:
+    """bool[n] for Arrow; `pa.array` would load pandas, 30 MB."""
+    packed = pa.py_buffer(np.packbits(mask, bitorder="little"))
+    return pa.Array.from_buffers(pa.bool_(), len(mask), [None, packed])
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -208,6 +214,11 @@ class Questions:
         self.output_bound: int = max(limits)
         if sets.negatives:
             prompt.require_negatives()
+
+    @property
+    def demonstrated(self) -> list[str]:
+        """The texts that the prompt shows; no answer should repeat one."""
+        return [demonstration.text for demonstration in self._prompt.demonstrations]
 
     def model(self, triplet_set: TripletSet) -> str:
         """The model that writes the set's text: drawn by the endpoints' weights, the same for all its tries."""
@@ -260,8 +271,8 @@ class Questions:
         if which == FIRST_TRY:
             return self._fields
         changed: dict[str, Any] = {name: self._fields[name] << which.doublings for name in self._limits}
-        if "seed" in self._fields:
-            changed["seed"] = self._fields["seed"] + which.number
+        if isinstance(seed := self._fields.get("seed"), int):  # extra_body may hold anything
+            changed["seed"] = seed + which.number
         return self._fields | changed
 
     def _draw(self, *parts: str | int) -> int:
@@ -274,7 +285,11 @@ def endpoint_identity(config: GenerationConfig) -> str:
     """What stands for the endpoint in keys: its URL, the built-in server's rules, or any of several replicas."""
     if config.endpoints:
         return "replicas"  # the model is in the body
-    return local.identity(config.local, seed=0) if config.base_url is None else Endpoint.identity(config)
+    if config.base_url is not None:
+        return Endpoint.identity(config)
+    from synthie.llm import local  # a web server, which others need not load
+
+    return local.identity(config.local, seed=0)
 
 
 def _replicas(config: GenerationConfig) -> list[str]:
@@ -291,9 +306,9 @@ def _hash(identity: str, body: bytes, number: int) -> bytes:
 
 
 def models_of(config: GenerationConfig) -> dict[str, float]:
-    """The models that share the texts, each with the sum of its endpoints' weights."""
+    """The models that share the texts, by name, each with the sum of its endpoints' weights."""
     shares: dict[str, float] = {}
     for endpoint in config.endpoints:
         model = endpoint.model or config.model
         shares[model] = shares.get(model, 0.0) + endpoint.weight
-    return shares or {config.model: 1.0}
+    return dict(sorted(shares.items())) or {config.model: 1.0}

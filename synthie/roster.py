@@ -30,12 +30,14 @@ class Roster:
     Attributes:
         wanted: accepted texts to have: ``n_texts``, or one for every set.
         wave: number of the wave under way, from 0.
+        is_part: only some of the sets that ``config`` says are asked for.
     """
 
     def __init__(self, count: int, config: GenerationConfig, only: np.ndarray | None = None) -> None:
         chosen = np.arange(count) < (config.n_texts or count) if only is None else only
         self.wanted = int(np.count_nonzero(chosen))
         self.wave = 0
+        self.is_part = only is not None
         self._config = config
         self._keys = np.zeros((count, KEY_BYTES), np.uint8)
         self._state = np.where(chosen, _PENDING, _RESERVE).astype(np.uint8)
@@ -55,9 +57,19 @@ class Roster:
         return self._state == _ACCEPTED
 
     @property
+    def given_up(self) -> np.ndarray:
+        """bool[count]: sets without an answer to their present try."""
+        return self._state == _FAILED
+
+    @property
     def failed(self) -> int:
-        """Sets without an answer to their present try."""
-        return int(np.count_nonzero(self._state == _FAILED))
+        """Number of sets without an answer to their present try."""
+        return int(np.count_nonzero(self.given_up))
+
+    @property
+    def rejected(self) -> int:
+        """Number of sets whose last text was rejected."""
+        return int(np.count_nonzero(self._state == _REJECTED))
 
     @property
     def missing(self) -> int:
@@ -77,13 +89,12 @@ class Roster:
     def set_key(self, position: int, key: bytes) -> None:
         self._keys[position] = np.frombuffer(key, np.uint8)
 
-    def position(self, key: bytes) -> int:
-        """The first set whose present try has this key."""
-        return int(np.flatnonzero((self._keys == np.frombuffer(key, np.uint8)).all(axis=1))[0])
-
-    def fail(self, position: int) -> None:
-        """There is no answer, and there will be none."""
-        self._state[position] = _FAILED
+    def fail(self, position: int, *, refused: bool = False) -> None:
+        """There is no answer. ``refused`` for good, a further try leaves the set with its earlier text: rejected."""
+        if refused and self._tries[position]:
+            self.judge(position, accepted=False)
+        else:
+            self._state[position] = _FAILED
 
     def judge(self, position: int, accepted: bool, *, truncated: bool = False) -> None:
         """The text was accepted, or not; ``truncated``: it was cut off at the limit of tokens."""
@@ -104,5 +115,6 @@ class Roster:
             called = self._called + max(0, self.wanted - under_way)
             self._state[self._called : called] = _PENDING
             self._called = min(called, len(self._state))
-        self.wave += 1
-        return bool(self.pending.any())
+        is_on = bool(self.pending.any())
+        self.wave += is_on
+        return is_on

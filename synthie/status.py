@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,15 +19,13 @@ from typing import Any
 import msgspec
 import psutil
 
-from kg.stage import MANIFEST, read_manifest
+from kg.stage import MANIFEST, lock_owner, read_manifest
 from synthie.errors import InputError, SynthieError
 from synthie.llm.journal import JournalSummary, read_journal
 from synthie.snapshot import Snapshot, read_snapshot
 
 __all__ = ["RunWatch", "status"]
 
-_LOCK = ".lock"  # of `kg.stage`
-_OWNER = re.compile(r"pid (\d+) on (\S+) since (\S+)")
 _QUIET_S = 30.0  # without news, a run on another machine is taken to be gone
 _SHOWN_EVENTS = 5
 _TAIL_BYTES = 16 << 10
@@ -43,7 +39,7 @@ def status(run: Path) -> dict[str, Any]:
         ``run``, ``time`` (UTC, ISO 8601); ``stages``: for each its ``name``, ``title`` and ``state`` ("not started",
         "running", "stopped", "finished", "damaged", or "elsewhere" if only another machine can tell), and as far as
         it applies ``pid``, ``host``, ``since``, ``finished``, ``seconds``, ``counts`` and ``problem``; ``texts``: see
-        `_texts`, None if that stage has not begun.
+        `_texts`, None if there are none. A pilot or trial leaves some although the stage has not been started.
 
     Raises:
         InputError: there is no such run.
@@ -73,7 +69,7 @@ class RunWatch:
             "run": str(self._run),
             "time": _iso(time.time()),
             "stages": stages,
-            "texts": None if texts["state"] == "not started" else self._texts(texts),
+            "texts": self._texts(texts) if (self._run / "texts").is_dir() else None,
         }
 
     def _texts(self, stage: dict[str, Any]) -> dict[str, Any]:
@@ -105,18 +101,9 @@ class RunWatch:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Owner:
-    """Who has last locked a stage's folder."""
-
-    pid: int
-    host: str
-    since: str
-
-
 def _stage(folder: Path) -> dict[str, Any]:
-    owner = _owner(folder / _LOCK)
-    if owner and owner.host == socket.gethostname() and _has_open(owner.pid, folder / _LOCK):
+    owner = lock_owner(folder)
+    if owner and owner.host == socket.gethostname() and _has_open(owner.pid, owner.lock):
         return {"state": "running", "pid": owner.pid, "host": owner.host, "since": owner.since}
     if (folder / MANIFEST).exists():
         try:
@@ -130,17 +117,11 @@ def _stage(folder: Path) -> dict[str, Any]:
             "counts": manifest.counts,
         }
     if owner is None:
-        return {"state": "stopped" if folder.is_dir() and any(folder.iterdir()) else "not started"}
+        return {"state": "not started"}
+    if not owner.host:
+        return {"state": "stopped"}
     state = "stopped" if owner.host == socket.gethostname() else "elsewhere"
     return {"state": state, "pid": owner.pid, "host": owner.host, "since": owner.since}
-
-
-def _owner(lock: Path) -> _Owner | None:
-    try:
-        match = _OWNER.match(lock.read_text(errors="replace"))
-    except OSError:
-        return None
-    return _Owner(int(match[1]), match[2], match[3]) if match else None
 
 
 def _has_open(pid: int, lock: Path) -> bool:

@@ -122,7 +122,7 @@ def _stage_details(stage: dict[str, Any]) -> str:
 def _texts_lines(stage: dict[str, Any], texts: dict[str, Any]) -> list[str]:
     progress, running = texts["progress"], stage["state"] == "running"
     lines = []
-    if progress is None:
+    if progress is None or stage["state"] == "not started":
         lines.append(f"Texts: {texts['rows']:,} responses stored")
         lines.append(f"  spent     {usd(texts['spent_usd'])}")
     else:
@@ -138,7 +138,7 @@ def _texts_lines(stage: dict[str, Any], texts: dict[str, Any]) -> list[str]:
     if texts["events"]:
         lines += ["  events", *(f"    {_event(event)}" for event in texts["events"])]
     lines += [f"  problem   {problem}" for problem in texts["problems"]]
-    remark = _remark(stage["state"], progress, texts["news_s"])
+    remark = _remark(stage["state"], progress, texts)
     return [*lines, remark] if remark else lines
 
 
@@ -161,7 +161,13 @@ def _spent(progress: dict[str, Any], spent: float, running: bool) -> str:
     return line
 
 
-def _remark(state: str, progress: dict[str, Any] | None, news_s: float | None) -> str | None:
+def _remark(state: str, progress: dict[str, Any] | None, texts: dict[str, Any]) -> str | None:
+    news_s = texts["news_s"]
+    if state == "not started" and texts["rows"]:
+        return (
+            "The stage has not been run. A pilot or trial has asked for these texts; those that the stage needs are "
+            "not asked for again."
+        )
     if state == "stopped":
         last = "" if news_s is None else f" It last told something {duration(news_s)} ago."
         return (

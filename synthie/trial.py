@@ -130,7 +130,7 @@ def try_question(config: RunConfig, question: Question, texts: Path) -> Trial:
             _ask(questions, Roster(questions.sets.count, generation, only), journal, max_usd)
         record = journal.get(key)
     assert record is not None, "asking raises where there is no answer"
-    gate = QualityGate(config.quality, questions.sets.graph)
+    gate = QualityGate(config.quality, questions.sets.graph, questions.demonstrated)
     set_ = question.triplet_set
     verdict = gate.check(record.text.strip(), set_.triplets, record.finish_reason, topic=set_.topic)
     return Trial(record, verdict, stored)

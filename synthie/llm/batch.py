@@ -388,6 +388,7 @@ class _Run:
                 self.on_failure(key, body, failed[key])
         again = {key: attempt for key, attempt in outcome.again.items() if batch.wants(key)}
         counts = {"answered": outcome.answered, "refused": len(failed), "repeated": len(again)}
+        self._journal.sync()  # before what a power cut could bring the answers back from is given up
         stored.save(step="collected", **counts)
         self.under_way.remove(batch)
         self._tell("batch_collected", stored, status=stored.state.status, **counts)

@@ -29,6 +29,7 @@ import msgspec
 from kg.stage import write_atomic
 from synthie.errors import StorageError, storage_error
 from synthie.llm.pricing import Price
+from synthie.llm.segments import sync_folder
 
 __all__ = [
     "MAX_BYTES",
@@ -135,6 +136,7 @@ class StoredBatch:
         state = msgspec.structs.replace(self.state, **changes)
         with _storing(self.folder):
             write_atomic(self.folder / "state.json", msgspec.json.format(msgspec.json.encode(state)))
+            sync_folder(self.folder)
         self.state = state
 
     def lines(self) -> Iterator[Line]:
@@ -228,6 +230,8 @@ class Plan:
                 file.flush()
                 os.fsync(file.fileno())
             write_atomic(self._folder / "state.json", msgspec.json.format(msgspec.json.encode(state)))
+            for folder in (self._folder, self._folder.parent, self._folder.parent.parent):
+                sync_folder(folder)  # a batch that a power cut makes unknown would be paid twice
         return StoredBatch(self._folder)
 
 

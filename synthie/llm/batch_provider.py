@@ -30,7 +30,8 @@ ENDED = frozenset({"completed", "failed", "expired", "cancelled"})  # statuses a
 
 _TRIES = 8
 _FIRST_TRIES = 4  # while nothing has ever answered
-_SHOWN = 3  # errors of a batch that are shown
+_SHOWN_ERRORS = 3  # of a batch
+_SHOWN = 80  # characters of an answer that is none
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _TIMEOUT_S = 120.0  # without a byte
@@ -120,7 +121,8 @@ class Provider:
 
         def upload() -> str:
             with path.open("rb") as file:
-                return self._client.files.create(file=(name, file, "application/jsonl"), purpose="batch").id
+                uploaded = self._client.files.create(file=(name, file, "application/jsonl"), purpose="batch")
+            return self._checked(uploaded, "id").id
 
         return self._call(upload)
 
@@ -141,7 +143,7 @@ class Provider:
 
         def find() -> News | None:
             older = 0  # in a row; the newest come first, if not everywhere in exact order
-            for batch in self._client.batches.list(limit=_PAGE):
+            for batch in self._page(self._client.batches.list(limit=_PAGE)):
                 if (batch.metadata or {}).get(_TOKEN) == token:
                     return self._news(batch)
                 older = older + 1 if batch.created_at < since - _CLOCKS_DIFFER_S else 0
@@ -157,14 +159,7 @@ class Provider:
         Raises:
             EndpointError: nobody has answered for long, or the endpoint does not know the batch.
         """
-        outcome = self._try(
-            lambda: self._news(self._client.batches.retrieve(batch_id)),
-            lambda told: EndpointError(
-                f"{self._endpoint.base_url} knows no batch {batch_id} ({told}), which this run has under way. Use the "
-                "key, organisation and project that created it; or remove its folder from the run, then its requests "
-                "are asked, and paid, again."
-            ),
-        )
+        outcome = self._try(lambda: self._news(self._client.batches.retrieve(batch_id)), self._no_batch(batch_id))
         if isinstance(outcome, News):
             return outcome
         if time.monotonic() - self._heard > _SILENT_S:
@@ -173,7 +168,11 @@ class Provider:
         return None
 
     def download(self, file_id: str, path: Path) -> None:
-        """Save a file of results."""
+        """Save a file of results.
+
+        Raises:
+            EndpointError: also where the endpoint has it no more.
+        """
 
         def download() -> None:
             with (
@@ -182,11 +181,26 @@ class Provider:
             ):
                 for block in response.iter_bytes(_BLOCK_BYTES):
                     file.write(block)
+            with path.open("rb") as file:
+                start = file.read(_BLOCK_BYTES).lstrip()
+            if start and not start.startswith(b"{"):  # such as the page of a proxy
+                raise self._odd(start.decode(errors="replace"))
 
-        self._call(download)
+        self._call(
+            download,
+            missing=lambda told: EndpointError(
+                f"{self._endpoint.base_url} has the results {file_id} no more ({told}). Use the key, organisation and "
+                f"project that created them; or remove the folder {path.parent}, then its requests are asked, and "
+                "paid, again."
+            ),
+        )
 
     def cancel(self, batch_id: str) -> bool:
-        """Ask for a batch to be cancelled; False if it has ended already."""
+        """Ask for a batch to be cancelled; False if it has ended already.
+
+        Raises:
+            EndpointError: also where the endpoint does not know the batch.
+        """
 
         def cancel() -> bool:
             try:
@@ -195,20 +209,25 @@ class Provider:
                 return False
             return True
 
-        return self._call(cancel)
+        return self._call(cancel, missing=self._no_batch(batch_id))
 
     def models(self) -> list[str] | None:
         """Names of the endpoint's models, None if it does not list them."""
         try:
-            return [model.id for model in self._client.models.list()]
-        except self._openai.OpenAIError:
+            return [model.id for model in self._page(self._client.models.list())]
+        except (self._openai.OpenAIError, ValueError):
             return None
 
-    def _call(self, act: Callable[[], _T], look_first: Callable[[], _T | None] = lambda: None) -> _T:
+    def _call(
+        self,
+        act: Callable[[], _T],
+        look_first: Callable[[], _T | None] = lambda: None,
+        missing: Callable[[str], EndpointError] | None = None,
+    ) -> _T:
         """Call ``act`` until it succeeds; before a repetition see whether ``look_first`` finds its result."""
         reason = ""
         for tries in range(_TRIES):
-            outcome = self._try(act, self._no_batches)
+            outcome = self._try(act, missing or self._no_batches)
             if not isinstance(outcome, _Trouble):
                 return outcome
             reason = outcome.reason
@@ -246,6 +265,8 @@ class Provider:
         if isinstance(error, self._openai.APIStatusError):
             self._was_reached = True
             return self._meaning(error, missing)
+        if isinstance(error, ValueError):  # not the form of an answer: there is another program, or a proxy
+            return _Trouble(self._endpoint.redact(str(error)))
         if not isinstance(error, self._openai.APIConnectionError) and not _is_of_transport(error):
             return None
         causes = list(_causes(error))
@@ -277,10 +298,32 @@ class Provider:
             return _Trouble(told)  # the file was uploaded just now and is not known everywhere yet
         return EndpointError(f"{endpoint.base_url} does not take the batch ({told}).")
 
+    def _checked(self, answer: Any, *names: str) -> Any:
+        """``answer``, whose form the official client does not check, if it has texts under these names."""
+        if all(isinstance(getattr(answer, name, None), str) for name in names):
+            return answer
+        raise self._odd(answer)
+
+    def _page(self, answer: Any) -> Any:
+        """``answer`` if it is a page of a list."""
+        if isinstance(getattr(answer, "data", None), list):
+            return answer
+        raise self._odd(answer)
+
+    def _odd(self, answer: Any) -> ValueError:
+        return ValueError(f"what answers is no Batch API: {self._endpoint.redact(str(answer))[:_SHOWN]!r}")
+
     def _no_batches(self, told: str) -> EndpointError:
         return EndpointError(
             f"{self._endpoint.base_url} has no Batch API, as it seems ({told}). Set generation.mode to live, or check "
             "generation.base_url (it usually ends in /v1)."
+        )
+
+    def _no_batch(self, batch_id: str) -> Callable[[str], EndpointError]:
+        return lambda told: EndpointError(
+            f"{self._endpoint.base_url} knows no batch {batch_id} ({told}), which this run has under way. Use the key, "
+            "organisation and project that created it; or remove its folder from the run, then its requests are asked, "
+            "and paid, again."
         )
 
     def _silence(self, reason: str) -> EndpointError:
@@ -290,9 +333,12 @@ class Provider:
         )
 
     def _news(self, batch: Any) -> News:
+        self._checked(batch, "id", "status")
         errors = (batch.errors.data or []) if batch.errors else []
         counts = batch.request_counts
-        said = (f"line {error.line}: {error.message}" if error.line else error.message for error in errors[:_SHOWN])
+        said = (
+            f"line {error.line}: {error.message}" if error.line else error.message for error in errors[:_SHOWN_ERRORS]
+        )
         return News(
             batch.id,
             batch.status,

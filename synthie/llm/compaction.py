@@ -92,11 +92,15 @@ def read_records(folder: Path) -> Iterator[Record]:
     """Every stored response in the order of storing, also while a run writes; an answer given twice comes twice.
 
     Raises:
-        InputError: there is no journal.
+        InputError: there is no journal; at the call, not when the first is read.
         StorageError: a segment is missing, the archive is damaged, or a record has become unreadable meanwhile.
     """
     if not folder.is_dir():
         raise InputError(f"There is no journal in {folder}. Generate texts first, or name another run with --run.")
+    return _read_records(folder)
+
+
+def _read_records(folder: Path) -> Iterator[Record]:
     with _Files(folder) as files:
         try:
             yield from (entry for entry in files.entries() if isinstance(entry, Record))

@@ -55,12 +55,14 @@ def read_layout(folder: Path) -> Layout:
     Raises:
         StorageError: a segment is missing.
     """
+    # The segments first: of those that a compaction removes meanwhile, the archive is there already.
+    numbered = sorted(folder.glob("*.journal"))
     names = (_ARCHIVE_NAME.fullmatch(path.name) for path in folder.iterdir())
     archives = sorted((int(name[1]), int(name[2], 16), folder / name[0]) for name in names if name)
     archived, checksum, archive = archives.pop() if archives else (0, 0, None)
     stale = [*(path for _, _, path in archives), *folder.glob(_TEMPORARY)]
     segments: list[Path] = []
-    for path in sorted(folder.glob("*.journal")):
+    for path in numbered:
         if path.stem.isdecimal() and int(path.stem) <= archived:
             stale.append(path)
             continue

@@ -37,6 +37,7 @@ Api = Literal["chat", "responses"]
 PATHS: dict[Api, str] = {"chat": "/chat/completions", "responses": "/responses"}  # below the base URL
 
 _LIMITS = ("max_completion_tokens", "max_tokens")  # chat's names for what is max_output_tokens in responses
+_MOST_TOKENS = 2**31 - 1  # of one call; what tells of more, or of fewer than none, tells nothing
 _LONGEST_WINDOW_S = 61.0  # of a limit that may be taken for one per minute
 _LONGEST_RESET_S = 86_400.0  # a greater number is not a duration but a moment
 
@@ -119,9 +120,11 @@ def decode_answer(api: Api, raw: bytes) -> Answer:
 
 
 def _raise_told(raw: bytes) -> None:
-    """Raise the error that a body with status 200 holds, if its code is an HTTP status; some gateways answer so."""
+    """Raise the error that a body with status 200 holds; some gateways answer so. A code may be its HTTP status."""
     message, codes = error_of(raw)
     status = next((int(code) for code in codes if code.isdecimal() and 400 <= int(code) < 600), None)
+    if status is None and codes and message:
+        status = 500
     if status is not None:
         raise FailedAnswerError(message, status, codes)
 
@@ -247,7 +250,9 @@ def _responses_answer(raw: bytes) -> Answer:
 def _usage(input_tokens: int | None, output_tokens: int | None, cached: int | None) -> Usage | None:
     if input_tokens is None or output_tokens is None:
         return None
-    return Usage(input_tokens, output_tokens, min(cached or 0, input_tokens))
+    if not (0 <= input_tokens <= _MOST_TOKENS and 0 <= output_tokens <= _MOST_TOKENS):
+        return None
+    return Usage(input_tokens, output_tokens, min(max(0, cached or 0), input_tokens))
 
 
 class _Model(msgspec.Struct):

@@ -1,6 +1,7 @@
 """One Prefect server for all flow tests, with a home of its own."""
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,9 +11,13 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "synthie"))  # its scripted endpoint and its small world
 
-os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="synthie-prefect-")
+HOME = os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="synthie-prefect-")
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ.pop("PREFECT_API_URL", None)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

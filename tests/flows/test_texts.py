@@ -13,11 +13,13 @@ from prefect.events.worker import EventsWorker
 from scripted_endpoint import Reply, ScriptedEndpoint
 from texts_world import SETS, make_world
 
+from flows.costs import cost_so_far
 from flows.synthie import texts_flow
 from flows.wording import progress_line
 from synthie.config import GenerationConfig, RunConfig
 from synthie.errors import BudgetError
 from synthie.money import usd
+from synthie.snapshot import Snapshot
 
 
 def artifacts(run: Path, key: str) -> list[Artifact]:
@@ -34,8 +36,10 @@ def event(run: Path, name: str) -> dict[str, Any]:
     """An event of the texts stage, once the server has stored it."""
     EventsWorker.drain_all()
     wanted = {"filter": {"event": {"name": [name]}, "resource": {"id": [f"synthie.run.{run.name}"]}}}
+    deadline = time.monotonic() + 60
     with get_client(sync_client=True) as client:
         while not (found := client.request("POST", "/events/filter", json=wanted).json()["events"]):
+            assert time.monotonic() < deadline, f"there is no event {name}"
             time.sleep(0.2)
     return found[0]
 
@@ -88,6 +92,13 @@ def test_a_run_that_finds_its_work_done_shows_the_bill_only(prefect_server: None
     assert len(artifacts(tmp_path, "progress-texts")) == 1
 
 
+def test_what_is_done_is_not_expected_any_more() -> None:
+    figures = {"usd": 0.42, "projected_usd": 0.42}
+    assert progress_line("write texts", 60, 60, "texts", figures) == "write texts: 60 of 60 texts, $0.42 spent"
+    snapshot = Snapshot(time=0, pid=1, host="h", done=60, total=60, usd=0.42, projected_usd=0.42)
+    assert "expected" not in cost_so_far(snapshot)
+
+
 @pytest.mark.parametrize(
     ("details", "line"),
     [
@@ -98,6 +109,7 @@ def test_a_run_that_finds_its_work_done_shows_the_bill_only(prefect_server: None
             "write texts: 1,200 of 5,000 texts, 40 a second, 2 min left, $0.42 spent, about $1.70 in the end, "
             "812,345 tokens; 9 errors (8 × rate, 1 × failed)",
         ),
+        ({"errors": {"500": 1}}, "write texts: 1,200 of 5,000 texts; 1 error (1 × 500)"),
         ({"rate": 0.012, "eta_s": 200_000.0}, "write texts: 1,200 of 5,000 texts, 0.012 a second, 2 d 7 h left"),
     ],
 )

@@ -3,16 +3,18 @@
 import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import textwrap
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kg.errors import BusyError, InputError, StorageError
-from kg.stage import file_digest, find_damage, read_manifest, run_stage, write_atomic
+from kg.stage import file_digest, find_damage, lock_owner, read_manifest, run_stage, write_atomic
 
 
 def stage(folder: Path, text: str = "result", config: dict[str, Any] | None = None, **options: Any) -> Any:
@@ -91,6 +93,19 @@ def test_interrupted_work_with_the_same_configuration_is_left_to_the_stage(tmp_p
         read_manifest(tmp_path)
     stage(tmp_path)
     assert (tmp_path / "part.txt").exists()
+
+
+def test_who_locked_a_folder_last_is_known_without_locking_it(tmp_path: Path) -> None:
+    assert lock_owner(tmp_path) is None
+    stage(tmp_path)
+    owner = lock_owner(tmp_path)
+    assert owner is not None
+    assert (owner.pid, owner.host, owner.lock) == (os.getpid(), socket.gethostname(), tmp_path / ".lock")
+    assert datetime.fromisoformat(owner.since).tzinfo is not None
+    (tmp_path / ".lock").write_text("")  # a kill in the moment of writing
+    owner = lock_owner(tmp_path)
+    assert owner is not None
+    assert (owner.pid, owner.host, owner.since) == (0, "", "")
 
 
 def test_a_second_process_is_refused_and_the_lock_dies_with_its_owner(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import signal
@@ -10,18 +11,17 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from batch_world import MODEL, Stop, World, key_of, line_of, lines, worst_of
 from texts_world import SETS, generate, make_world, rows
 
-from synthie.config import BatchConfig, GenerationConfig, LocalServerConfig
+from synthie.config import BatchConfig, EndpointConfig, GenerationConfig, LocalServerConfig, RunConfig
 from synthie.errors import (
     AuthenticationError,
     BudgetError,
@@ -40,6 +40,7 @@ from synthie.llm.journal import Journal
 from synthie.llm.local import LocalServer
 from synthie.llm.protocol import Api
 from synthie.llm.service_batches import BatchRules
+from synthie.pipeline import Run
 
 openai = pytest.importorskip("openai", reason="batches go through the official client: pip install openai")
 
@@ -245,7 +246,7 @@ def test_a_full_queue_makes_batches_smaller_until_they_fit(world: World) -> None
 def test_a_full_queue_makes_batches_wait_for_the_others(world: World) -> None:
     asked = lines(12)
     tokens = sum(len(line.request.body) for line in asked) // 4
-    with LocalServer(FAITHFUL, batches=BatchRules(max_enqueued_tokens=tokens // 2, line_s=0.05)) as server:
+    with LocalServer(FAITHFUL, batches=BatchRules(max_enqueued_tokens=tokens // 2, line_s=0.2)) as server:
         world.ask(endpoint_of(server), asked, max_requests=4, max_batches=3)
         assert server.stats()["batch_lines"] == {"200": 12}
     world.check_all_answered_and_paid_once(asked)
@@ -401,6 +402,39 @@ def test_a_kill_at_any_step_makes_no_second_batch_of_the_same_lines(
     assert (counted.batches, counted.answered) == (1, 8)
 
 
+def test_a_batch_is_known_by_name_on_the_disk_before_it_is_created(
+    world: World, server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, create = [], Provider.create
+
+    def created(provider: Provider, *arguments: Any) -> Any:
+        assert {world.batches, world.batches / "000001", world.folder} <= set(synced)
+        assert synced[-1] == world.batches / "000001"  # after its state became "uploaded"
+        return create(provider, *arguments)
+
+    sync_folder = batch_files.sync_folder
+    monkeypatch.setattr(batch_files, "sync_folder", lambda folder: (sync_folder(folder), synced.append(folder)))
+    monkeypatch.setattr(Provider, "create", created)
+    world.ask(endpoint_of(server), lines(2))
+
+
+def test_answers_are_on_the_disk_before_the_batch_that_gave_them_is_done_with(
+    world: World, server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, sync, append, happened = StoredBatch.save, os.fdatasync, Journal.append, []
+
+    def saved(batch: StoredBatch, **changes: Any) -> None:
+        happened.append(changes["step"])
+        save(batch, **changes)
+
+    monkeypatch.setattr("synthie.llm.journal.SYNC_SECONDS", 1_000.0)
+    monkeypatch.setattr(StoredBatch, "save", saved)
+    monkeypatch.setattr(os, "fdatasync", lambda file: (sync(file), happened.append("sync")))
+    monkeypatch.setattr(Journal, "append", lambda journal, one: (append(journal, one), happened.append("append")))
+    world.ask(endpoint_of(server), lines(2))
+    assert happened[: happened.index("collected")][-3:] == ["append", "append", "sync"]
+
+
 def test_what_fails_in_an_adopted_batch_is_asked_again(world: World) -> None:
     asked = lines(12)
     with LocalServer(FAITHFUL, batches=BatchRules(expire_after=5, line_s=0.05)) as server:
@@ -452,26 +486,26 @@ import sys
 from pathlib import Path
 from batch_world import MODEL, Endpoint, World, lines
 world = World(Path(sys.argv[1]))
-world.ask(Endpoint(sys.argv[2], MODEL), lines(40), max_requests=20)
+def tell():
+    print(*world.events, flush=True)
+world.ask(Endpoint(sys.argv[2], MODEL), lines(40), max_requests=20, on_progress=tell)
 """
 
 
 @contextlib.contextmanager
 def running(world: World, server: LocalServer) -> Iterator[subprocess.Popen[str]]:
-    """A process that asks 40 lines in two batches and has created both."""
+    """A process that asks 40 lines in two batches, has created both and noted it."""
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
     with subprocess.Popen(
         [sys.executable, "-c", RUN, str(world.folder), server.base_url],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(folders)},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         try:
-            deadline = time.monotonic() + 60
-            while server.stats()["batches"] < 2:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            assert process.stdout is not None
+            assert any(line.count("batch_created") == 2 for line in process.stdout)
             yield process
         finally:
             process.kill()
@@ -489,11 +523,7 @@ def test_a_process_killed_while_batches_are_under_way_loses_and_repeats_nothing(
 
 
 def test_a_terminated_process_leaves_its_batches_under_way_and_says_so(world: World) -> None:
-    with LocalServer(FAITHFUL, batches=BatchRules(line_s=0.2)) as server, running(world, server) as process:
-        deadline = time.monotonic() + 60
-        while batches_under_way(world.batches) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.1)
+    with LocalServer(FAITHFUL, batches=BatchRules(line_s=1.0)) as server, running(world, server) as process:
         process.send_signal(signal.SIGTERM)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
@@ -505,8 +535,8 @@ def test_a_terminated_process_leaves_its_batches_under_way_and_says_so(world: Wo
 
 
 def test_cancelled_batches_give_what_they_have_answered_and_the_rest_is_asked_again(world: World) -> None:
-    asked = lines(40)
-    with LocalServer(FAITHFUL, batches=BatchRules(line_s=0.02)) as server:
+    asked = lines(48)
+    with LocalServer(FAITHFUL, batches=BatchRules(line_s=0.06)) as server:
         endpoint = endpoint_of(server)
 
         def stop_when_something_is_answered() -> None:
@@ -519,8 +549,8 @@ def test_cancelled_batches_give_what_they_have_answered_and_the_rest_is_asked_ag
         world.ask(endpoint, asked)
         first, *_ = stored_batches(world.batches)
         assert first.state.status == "cancelled"
-        assert 0 < first.state.answered < 40
-        assert server.stats()["batch_lines"] == {"200": 40}
+        assert 0 < first.state.answered < 48
+        assert server.stats()["batch_lines"] == {"200": 48}
         assert cancel_batches(endpoint, world.batches) == 0
     world.check_all_answered_and_paid_once(asked)
 
@@ -533,6 +563,15 @@ def test_a_batch_that_was_created_just_before_a_kill_is_cancelled_too(
         with pytest.raises(Stop):
             world.ask(endpoint_of(server), lines(20))
         assert cancel_batches(endpoint_of(server), world.batches) == 1
+
+
+def test_batches_are_cancelled_also_where_a_list_names_their_endpoint(tmp_path: Path) -> None:
+    world = World(tmp_path / "texts")
+    with LocalServer(FAITHFUL, batches=BatchRules(line_s=0.5)) as server:
+        with pytest.raises(Stop):
+            world.ask(endpoint_of(server), lines(20), on_progress=stop_when(world, "created"))
+        generation = GenerationConfig(endpoints=[EndpointConfig(base_url=server.base_url)], mode="batch")
+        assert Run(RunConfig(run=str(tmp_path), generation=generation)).cancel_batches() == 1
 
 
 # --- Endpoints -----------------------------------------------------------------------------------------------------
@@ -556,6 +595,81 @@ def test_a_wrong_key_is_refused_with_the_mend_and_without_the_key(world: World) 
 def test_an_endpoint_without_a_batch_api_is_told_apart(world: World, server: LocalServer) -> None:
     with pytest.raises(EndpointError, match=r"has no Batch API.*generation\.mode to live"):
         world.ask(Endpoint(server.base_url + "/elsewhere", MODEL), lines(1))
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """Answers everything with status 200 and the same body, as do proxies and other programs."""
+
+    body: ClassVar[bytes] = b""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json" if self.body.startswith(b"{") else "text/html")
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named so by the base
+        pass
+
+
+@pytest.mark.parametrize("body", [b"<html>You sent sk-secret-1234.", b"{oops", b"{}", b""], ids=repr)
+def test_another_program_at_the_url_is_told_as_that(world: World, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setattr(batch_provider, "_FIRST_PAUSE_S", 0.01)
+    page = type("This", (Page,), {"body": body})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), page) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        endpoint = Endpoint(f"http://127.0.0.1:{other.server_port}/v1", MODEL, secrets=("sk-secret-1234",))
+        with pytest.raises(EndpointError, match=r"Nobody takes requests at .*correct generation\.base_url") as caught:
+            world.ask(endpoint, lines(1))
+        other.shutdown()
+    assert "sk-secret" not in "".join(traceback.format_exception(caught.value))
+    assert batches_under_way(world.batches) == 0
+
+
+def test_a_page_in_the_place_of_the_results_is_fetched_again_and_nothing_asked_twice(
+    world: World, server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openai._response import APIResponse
+
+    asked, counted, pages = lines(4), Counted(server), iter([b"<html>Please log in", b"<"])
+    blocks = APIResponse.iter_bytes
+    monkeypatch.setattr(batch_provider, "_FIRST_PAUSE_S", 0.01)
+
+    def iter_bytes(response: Any, size: int | None = None) -> Iterator[bytes]:
+        page = next(pages, None)
+        yield from blocks(response, size) if page is None else [page]
+
+    monkeypatch.setattr(APIResponse, "iter_bytes", iter_bytes)
+    world.ask(endpoint_of(server), asked)
+    assert next(pages, None) is None
+    assert (counted.batches, counted.answered) == (1, 4)
+    world.check_all_answered_and_paid_once(asked)
+
+
+def test_results_that_the_endpoint_has_no_more_are_named_with_the_mend(world: World, server: LocalServer) -> None:
+    def forget() -> None:
+        for batch in stored_batches(world.batches):
+            if batch.state.step == "created":
+                batch.save(step="finished", output_file_id="file-gone")
+                raise Stop
+
+    with pytest.raises(Stop):
+        world.ask(endpoint_of(server), lines(2), on_progress=forget)
+    with pytest.raises(EndpointError, match=r"has the results file-gone no more .*or remove the folder .*000001,"):
+        world.ask(endpoint_of(server), lines(2))
+
+
+def test_a_batch_to_cancel_that_the_endpoint_does_not_know_is_named(world: World, server: LocalServer) -> None:
+    with pytest.raises(Stop):
+        world.ask(endpoint_of(server), lines(2), on_progress=stop_when(world, "created"))
+    stored_batches(world.batches)[0].save(batch_id="batch_gone")
+    with pytest.raises(EndpointError, match=r"knows no batch batch_gone .*remove its folder"):
+        cancel_batches(endpoint_of(server), world.batches)
 
 
 def test_an_endpoint_where_nobody_answers_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scripted_endpoint import COMPLETION_TOKENS, PROMPT_TOKENS, ScriptedEndpoint
 from texts_world import SETS, generate, make_world, settings
 
 from synthie.config import GenerationConfig
 from synthie.errors import BudgetError, ConfigError
-from synthie.estimate import Estimate, estimate_cost
+from synthie.estimate import Estimate, estimate_cost, sampled
 from synthie.generate import ask_pilot
 from synthie.llm.journal import Journal
 
@@ -105,7 +107,7 @@ def test_several_models_are_reckoned_at_their_own_prices(world: Path) -> None:
 
     cheap, dear = cost(world, config("gpt-4o-mini")), cost(world, config("gpt-4o"))
     both = cost(world, config("gpt-4o-mini", "gpt-4o"))
-    assert both.model == "gpt-4o-mini, gpt-4o"
+    assert both.model == "gpt-4o, gpt-4o-mini"
     assert cheap.usd_high < both.usd_low < both.usd_high < dear.usd_high
 
 
@@ -114,3 +116,54 @@ def test_the_sum_is_written_as_people_expect(world: Path, server: ScriptedEndpoi
     assert told.startswith("60 texts by gpt-4o-mini: ")
     assert "$0.0" in told
     assert "--pilot" in told
+
+
+# --- Pilots ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("texts", "n_texts"), [(10, None), (13, 37), (20, 50)])
+def test_a_pilot_measures_whatever_the_number_of_sets(
+    world: Path, tmp_path: Path, server: ScriptedEndpoint, texts: int, n_texts: int | None
+) -> None:
+    config = settings(server, n_texts=n_texts)
+    told = ask_pilot(config, world / "kg", world / "sets", tmp_path, texts=texts, seed=0, max_usd=1)
+    assert len(server.seen) == texts
+    assert (told.basis, told.rows_stored) == ("answers", texts)
+    assert (told.rows - texts) * COST == pytest.approx(told.usd_high, rel=0.35)
+    assert generate(world, tmp_path, config).counts["samples"] == (n_texts or SETS)
+    assert len(server.seen) == (n_texts or SETS)  # it asked for none of the reserve
+
+
+@given(count=st.integers(0, 30_000), n_texts=st.none() | st.integers(1, 30_000), most=st.integers(1, 1_000))
+def test_what_a_pilot_asks_for_is_a_part_of_what_an_estimate_looks_at(
+    count: int, n_texts: int | None, most: int
+) -> None:
+    config = GenerationConfig(n_texts=n_texts)
+    few, many = sampled(config, count, most), sampled(config, count)
+    wanted = min(count, n_texts or count)
+    assert (few.sum(), many.sum()) == (min(most, wanted), min(1_000, wanted))
+    assert not (few & ~many).any()
+    assert not many[wanted:].any()
+
+
+def test_a_pilot_of_all_there_is_leaves_nothing_to_reckon(
+    world: Path, tmp_path: Path, server: ScriptedEndpoint
+) -> None:
+    config = settings(server, n_texts=5)
+    told = ask_pilot(config, world / "kg", world / "sets", tmp_path, texts=20, seed=0, max_usd=1)
+    assert (told.basis, told.rows_stored, told.usd_high) == ("answers", 5, 0)
+
+
+def test_a_pilot_is_answered_at_once_also_in_batch_mode(world: Path, tmp_path: Path, server: ScriptedEndpoint) -> None:
+    config = settings(server, mode="batch")  # this server has no Batch API
+    told = ask_pilot(config, world / "kg", world / "sets", tmp_path, texts=20, seed=0, max_usd=1)
+    assert told.basis == "answers"
+    assert 0.8 * 40 * COST / 2 < told.usd_low <= told.usd_high < 1.2 * 40 * COST / 2
+
+
+def test_stored_texts_of_a_part_are_seen_in_the_estimate_of_that_part(
+    world: Path, tmp_path: Path, server: ScriptedEndpoint
+) -> None:
+    generate(world, tmp_path, settings(server, n_texts=20))
+    told = cost(world, settings(server, n_texts=20), tmp_path)
+    assert (told.rows_stored, told.usd_high) == (20, 0)

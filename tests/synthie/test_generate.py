@@ -452,9 +452,12 @@ def test_after_kill_minus_nine_only_what_was_in_flight_is_asked_for_again(
     assert len(server.seen) == asked_before + SETS - stored
 
 
-@pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signal_number", "status", "reason"),
+    [(signal.SIGINT, -signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, 143, "SystemExit")],
+)
 def test_an_interrupt_stores_what_is_in_flight_and_stops(
-    world: Path, tmp_path: Path, server: ScriptedEndpoint, signal_number: int, status: int
+    world: Path, tmp_path: Path, server: ScriptedEndpoint, signal_number: int, status: int, reason: str
 ) -> None:
     server.respond = lambda seen: Reply(faithful(seen).content, delay_s=0.05)
     process = start(world, tmp_path, server)
@@ -466,3 +469,5 @@ def test_an_interrupt_stores_what_is_in_flight_and_stops(
     with Journal(tmp_path / "journal") as journal:
         assert len(journal) == len(server.seen)
     assert not (tmp_path / "manifest.json").exists()
+    last = json.loads((tmp_path / "events.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["reason"].partition(":")[0]) == ("stopped", reason)

@@ -149,7 +149,16 @@ def test_a_chat_completion_is_decoded() -> None:
     assert decode_answer("chat", chat()) == Answer("A text.", "stop", "m-1", Usage(100, 20, 60))
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": 3}])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        {"prompt_tokens": None, "completion_tokens": 3},
+        {"prompt_tokens": -1, "completion_tokens": 3},
+        {"prompt_tokens": 3, "completion_tokens": 2**31},
+    ],
+)
 def test_usage_that_does_not_tell_the_tokens_is_none(usage: Any) -> None:
     raw = json.dumps({"choices": [{"message": {"content": "A"}}], "usage": usage}).encode()
     assert decode_answer("chat", raw).usage is None
@@ -199,6 +208,12 @@ def test_an_error_in_the_body_of_a_success_is_told_by_its_code() -> None:
     with pytest.raises(FailedAnswerError, match="Upstream is busy") as caught:
         decode_answer("chat", b'{"error": {"code": 429, "message": "Upstream is busy"}}')
     assert caught.value.status == 429
+
+
+def test_an_error_in_the_body_of_a_success_without_a_status_is_the_servers_and_keeps_its_words() -> None:
+    with pytest.raises(FailedAnswerError, match="Pay first") as caught:
+        decode_answer("chat", b'{"error": {"code": "insufficient_quota", "message": "Pay first"}}')
+    assert (caught.value.status, caught.value.codes) == (500, {"insufficient_quota"})
 
 
 @pytest.mark.parametrize("api", PATHS)

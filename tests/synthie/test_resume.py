@@ -38,6 +38,7 @@ TINY = {
 }
 SLOW_TEXTS = {"generation.local.latency_s": 1, "generation.concurrency": 16}
 WAIT_S = 60
+KEPT = ("cost.json", "events.jsonl", "failures.jsonl", "journal/000001.journal", "journal/in-flight", "progress.json")
 
 
 def start(command: str, run: Path, **options: Any) -> subprocess.Popen[str]:
@@ -185,7 +186,7 @@ def test_kills_leave_no_temporary_file_behind(chain: Chain) -> None:
         hidden = {name for name in names if "/." in name and not name.endswith(".lock")}
         assert hidden == set()
         listed = {f"{stage.name}/{name}" for name in read_manifest(chain.folder / stage.name).outputs}
-        kept = {f"{stage.name}/{name}" for name in ("manifest.json", "cost.json", "journal/000001.journal")}
+        kept = {f"{stage.name}/{name}" for name in ("manifest.json", *KEPT)}
         files = {name for name in names if (chain.folder / name).is_file() and not name.endswith(".lock")}
         assert files - kept == listed
 

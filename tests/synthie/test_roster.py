@@ -10,7 +10,7 @@ from synthie.config import GenerationConfig
 from synthie.questions import Try
 from synthie.roster import Roster
 
-VERDICTS = st.sampled_from(["accepted", "rejected", "truncated", "failed"])
+VERDICTS = st.sampled_from(["accepted", "rejected", "truncated", "failed", "refused"])
 
 
 @given(
@@ -34,8 +34,10 @@ def test_waves_end_with_as_many_texts_as_are_wanted_or_no_set_left(
             assert verdicts.get(position) not in ("accepted", "failed")
             asked.setdefault(position, []).append(roster.which(position))
             verdicts[position] = data.draw(VERDICTS)
-            if verdicts[position] == "failed":
-                roster.fail(position)
+            if verdicts[position] in ("failed", "refused"):
+                roster.fail(position, refused=verdicts[position] == "refused")
+                if verdicts[position] == "refused":  # where there is a text, it stands
+                    verdicts[position] = "failed" if len(asked[position]) == 1 else "rejected"
             else:
                 is_truncated = verdicts[position] == "truncated"
                 roster.judge(position, verdicts[position] == "accepted", truncated=is_truncated)
@@ -61,13 +63,3 @@ def test_waves_end_with_as_many_texts_as_are_wanted_or_no_set_left(
                 len(asked[position]) == tries or (verdicts[position] == "truncated" and policy == "reject")
                 for position in given_up
             )
-
-
-@given(st.integers(1, 20), st.data())
-def test_a_key_leads_back_to_its_set(count: int, data: st.DataObject) -> None:
-    roster = Roster(count, GenerationConfig())
-    keys = data.draw(st.lists(st.binary(min_size=16, max_size=16), min_size=count, max_size=count, unique=True))
-    for position, key in enumerate(keys):
-        roster.set_key(position, key)
-    assert [roster.position(key) for key in keys] == list(range(count))
-    assert [roster.key(position) for position in range(count)] == keys

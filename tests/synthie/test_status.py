@@ -87,7 +87,7 @@ def killed(tmp_path: Path) -> tuple[dict[str, Any], str, Path]:
     """What was seen of a run while it ran; its folder after kill -9."""
     context = multiprocessing.get_context("fork")
     told = context.Event()
-    process = context.Process(target=_run_for_ever, args=(str(tmp_path), told))
+    process = context.Process(target=_run_for_ever, args=(str(tmp_path), told), daemon=True)
     process.start()
     assert told.wait(60)
     seen, text = status(tmp_path), shown(tmp_path)
@@ -180,6 +180,27 @@ def test_a_run_on_another_machine_is_judged_by_its_news(tmp_path: Path, age: int
     assert "some-other-host" in shown(tmp_path)
     write_snapshot(folder / "progress.json", snapshot(time=time.time() - age))
     assert state_of(status(tmp_path), "texts") == state
+
+
+def test_texts_of_a_pilot_are_not_taken_for_a_stage_that_stopped(tmp_path: Path) -> None:
+    stage(tmp_path, "sets")
+    (tmp_path / "texts").mkdir()
+    _write_texts(tmp_path / "texts")
+    seen = status(tmp_path)
+    assert state_of(seen, "texts") == "not started"
+    assert (seen["texts"]["rows"], seen["texts"]["progress"]["done"]) == (5, 250)
+    text = shown(tmp_path)
+    assert "Texts: 5 responses stored\n" in text
+    assert "The stage has not been run. A pilot or trial has asked for these texts" in text
+    assert "stopped" not in text
+    assert "250" not in text  # the pilot's own figures would be taken for the stage's
+
+
+def test_a_stage_killed_before_it_told_who_it_is_has_stopped(tmp_path: Path) -> None:
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets/.lock").touch()
+    assert state_of(status(tmp_path), "sets") == "stopped"
+    assert "sets        stopped" in shown(tmp_path)
 
 
 def test_a_running_stage_without_news_is_said_to_be_alive(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 from scripted_endpoint import Reply, ScriptedEndpoint, Seen, faithful
 from texts_world import SETS, generate, make_world, rows, settings
 
-from synthie.config import GenerationConfig, LocalServerConfig
+from synthie.config import GenerationConfig, LocalServerConfig, QualityConfig
 from synthie.errors import BudgetError, IncompleteError
+from synthie.generate import generate_texts
 from synthie.llm.local import LocalServer
 
 
@@ -104,6 +105,13 @@ def test_a_text_cut_off_is_asked_for_by_policy(
     assert manifest.counts["samples"] == (SETS if policy == "longer" else SETS - 1)
 
 
+def test_a_seed_that_is_no_number_is_sent_as_it_is(world: Path, tmp_path: Path, server: ScriptedEndpoint) -> None:
+    server.respond = lambda seen: Reply("Nobody knows.") if len(server.seen) <= 3 else faithful(seen)
+    manifest = generate(world, tmp_path, settings(server, tries=2, extra_body={"seed": "x"}))
+    assert manifest.counts["samples"] == SETS
+    assert {seen.body["seed"] for seen in server.seen} == {"x"}
+
+
 def test_a_text_cut_off_is_let_be_where_that_is_the_policy(
     world: Path, tmp_path: Path, server: ScriptedEndpoint
 ) -> None:
@@ -141,6 +149,9 @@ def test_too_few_sets_for_the_texts_wanted_are_told_and_what_there_is_can_be_loo
     server.respond = every_third_is_bad_at_first
     with pytest.raises(IncompleteError, match=r"of 50 texts .*\(sampling.n_sets\)") as caught:
         generate(world, tmp_path, settings(server, n_texts=50))
+    assert f" 0 failed (see {tmp_path / 'failures.jsonl'}), {len(rows(tmp_path, 'rejected'))} were " in str(
+        caught.value
+    )
     assert caught.value.exit_code != 0
     assert not (tmp_path / "manifest.json").exists()
     accepted = len(rows(tmp_path))
@@ -163,9 +174,9 @@ def test_the_cost_of_a_relation_is_its_share_of_the_texts_that_state_it(
 
 
 def test_a_run_out_of_time_goes_on_where_it_stopped(world: Path, tmp_path: Path, server: ScriptedEndpoint) -> None:
-    server.respond = lambda seen: Reply(faithful(seen).content, delay_s=0.1)
+    server.respond = lambda seen: Reply(faithful(seen).content, delay_s=0.2)  # 12 s for all
     with pytest.raises(IncompleteError, match="run_timeout_s"):
-        generate(world, tmp_path, settings(server, concurrency=2, run_timeout_s=0.5))
+        generate(world, tmp_path, settings(server, concurrency=1, run_timeout_s=2))
     assert 0 < server.completions < SETS
     server.respond = faithful
     assert generate(world, tmp_path, settings(server)).counts["samples"] == SETS
@@ -242,6 +253,31 @@ def test_models_share_the_texts_by_weight_and_each_record_names_its_own(
     assert len(server.seen) == SETS
 
 
+def test_the_order_of_the_endpoints_asks_for_nothing_again(
+    world: Path, tmp_path: Path, server: ScriptedEndpoint
+) -> None:
+    endpoints = [{"base_url": server.base_url, "model": name} for name in ("gpt-4o-mini", "gpt-4.1-mini")]
+    generate(world, tmp_path, GenerationConfig(endpoints=endpoints))
+    generate(world, tmp_path, GenerationConfig(endpoints=endpoints[::-1]), min_words=4)
+    assert len(server.seen) == SETS
+
+
+def test_a_batch_is_paid_at_the_price_of_its_endpoint(world: Path, tmp_path: Path) -> None:
+    with LocalServer(LocalServerConfig()) as server:
+        prices = {"input_usd_per_million": 10, "output_usd_per_million": 20}
+        one = {"base_url": server.base_url, "model": "synthie-rules", **prices}
+        config = GenerationConfig(
+            model="gpt-4o-mini", endpoints=[one], mode="batch", batch_discount=0.5, batch={"poll_s": 0.1}
+        )
+        with pytest.raises(BudgetError):
+            generate(world, tmp_path, config, max_usd=0)
+        generate(world, tmp_path, config)
+    assert all(
+        row["usd"] == pytest.approx((5 * row["input_tokens"] + 10 * row["output_tokens"]) / 1e6)
+        for row in rows(tmp_path)
+    )
+
+
 # --- What is told while it runs and afterwards -----------------------------------------------------------------------
 
 
@@ -270,6 +306,22 @@ def test_the_figures_of_the_run_do_not_make_it_another_result(
     assert first.counts == second.counts
 
 
+def test_a_progress_that_raises_ends_the_run_and_loses_no_answer(
+    world: Path, tmp_path: Path, server: ScriptedEndpoint
+) -> None:
+    def progress(done: int, total: int | None, unit: str, **details: Any) -> None:
+        if done:
+            raise RuntimeError("nobody listens any more")
+
+    server.respond = lambda seen: Reply(faithful(seen).content, delay_s=0.1)
+    folders = (world / "kg", world / "sets", tmp_path)
+    with pytest.raises(RuntimeError, match="nobody listens"):
+        generate_texts(settings(server, concurrency=2), QualityConfig(), *folders, seed=0, max_usd=1, progress=progress)
+    assert 0 < len(server.seen) < SETS
+    assert generate(world, tmp_path, settings(server, concurrency=60)).counts["samples"] == SETS
+    assert len(server.seen) == SETS
+
+
 def test_a_live_run_fetches_the_batches_that_are_under_way_and_pays_for_nothing_twice(
     world: Path, tmp_path: Path
 ) -> None:
@@ -282,3 +334,16 @@ def test_a_live_run_fetches_the_batches_that_are_under_way_and_pays_for_nothing_
         assert manifest.counts["samples"] + manifest.counts["rejected"] == SETS
         stats = server.stats()
         assert (stats["completions"], stats["batches"]) == (SETS, 1)
+
+
+def test_an_independent_server_finds_no_fault_with_the_whole_stage(world: Path, tmp_path: Path, llmock: Any) -> None:
+    llmock.rate_limit(times=4, retry_after=0.05).fail(500, times=3)
+    prices: dict[str, Any] = {"input_usd_per_million": 1, "output_usd_per_million": 1}
+    config = GenerationConfig(base_url=llmock.base_url("openai"), model="m", concurrency=8, **prices)
+    manifest = generate(world, tmp_path, config)
+    assert manifest.counts["samples"] + manifest.counts["rejected"] == SETS  # it writes anything, so most are rejected
+    llmock.assert_resilient()
+    asked = len(llmock.requests)
+    assert asked >= SETS + 7
+    assert generate(world, tmp_path, config, min_words=4).counts["input_tokens"] == manifest.counts["input_tokens"]
+    assert len(llmock.requests) == asked
