@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.wording import duration, table
 from synthie.money import usd
-from synthie.snapshot import Snapshot
+from synthie.texts.snapshot import Snapshot
 
 __all__ = ["bill_page", "cost_so_far"]
 

@@ -20,7 +20,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.events import emit_event
 
 from flows.costs import cost_so_far
-from synthie.snapshot import Snapshot, read_snapshot
+from synthie.texts.snapshot import Snapshot, read_snapshot
 
 __all__ = ["TextsWatch"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from synthie.command import (
+from synthie.commands.command import (
     DEFAULT_RUN,
     ConfigOption,
     QuietGroup,
@@ -27,11 +27,11 @@ from synthie.command import (
     plan_run,
     progress_bar,
 )
+from synthie.commands.journal import journal_app
+from synthie.commands.kg import kg_app
+from synthie.commands.prompt import prompt_app
+from synthie.commands.status import show_status
 from synthie.errors import InputError, SynthieError
-from synthie.journal_cli import journal_app
-from synthie.kg_cli import kg_app
-from synthie.prompt_cli import prompt_app
-from synthie.status_cli import show_status
 
 if TYPE_CHECKING:
     from synthie.records import Prediction
@@ -89,7 +89,7 @@ def sample(config: ConfigOption = None, set_: SetOption = None, run: RunOption =
 
     Example: synthie sample --set sampling.n_sets=5000
     """
-    from synthie.kg_output import print_coverage
+    from synthie.commands.kg_output import print_coverage
 
     plan = plan_run(config, set_, run)
     do_stage(plan, find_stage("sets"))

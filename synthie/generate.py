@@ -1,10 +1,10 @@
 """The texts stage: triplet sets → an LLM's texts, each checked, none paid for twice.
 
-It goes in waves of two phases. *Asking* (`synthie.asking`): every pending set becomes
+It goes in waves of two phases. *Asking* (`synthie.texts.asking`): every pending set becomes
 a request body; those whose answer the journal lacks are sent, and each answer is in the
-journal before anything else happens. *Checking* (`synthie.compiling`): the journal's
+journal before anything else happens. *Checking* (`synthie.texts.compiling`): the journal's
 answers pass the quality gate. What is rejected may be asked for again, and sets held in
-reserve may be called up (`synthie.roster`), which makes the next wave; usually there is
+reserve may be called up (`synthie.texts.roster`), which makes the next wave; usually there is
 one. At the end the texts become Parquet files.
 
 An answer's key is a hash of the endpoint and the exact request body: prompt, model or
@@ -22,20 +22,20 @@ from typing import Any
 import numpy as np
 
 from kg.stage import Manifest, Progress, no_progress, read_manifest, run_stage
-from synthie.asking import Asking
-from synthie.bill import Bill
-from synthie.compiling import Compiled, Compiler
 from synthie.config import GenerationConfig, QualityConfig
 from synthie.errors import ConfigError, IncompleteError, storage_error
-from synthie.estimate import Estimate, estimate, price_at, sampled
-from synthie.failures import any_failures
 from synthie.llm.endpoint import Secrets
 from synthie.llm.journal import Journal
 from synthie.llm.limits import Gate
 from synthie.llm.prompts import load_prompt
 from synthie.quality import QualityGate
-from synthie.questions import Questions, TripletSets, count_negatives, endpoint_identity, models_of
-from synthie.roster import Roster
+from synthie.texts.asking import Asking
+from synthie.texts.bill import Bill
+from synthie.texts.compiling import Compiled, Compiler
+from synthie.texts.estimate import Estimate, estimate, price_at, sampled
+from synthie.texts.failures import any_failures
+from synthie.texts.questions import Questions, TripletSets, count_negatives, endpoint_identity, models_of
+from synthie.texts.roster import Roster
 
 __all__ = ["ask_pilot", "generate_texts"]
 
@@ -177,7 +177,7 @@ def _opened(
 
 def _check_model(config: GenerationConfig) -> None:
     built_in = GenerationConfig().model
-    if config.base_url is None and not config.endpoints and config.model != built_in:
+    if config.is_built_in and config.model != built_in:
         raise ConfigError(
             f"generation.model is {config.model!r}, but generation.base_url is empty, which means the built-in server "
             f"with its only model {built_in!r}. Set generation.base_url, such as https://api.openai.com/v1."
@@ -208,8 +208,7 @@ def _check_missing(config: GenerationConfig, roster: Roster, failures: Path) -> 
 
 def _settings(config: GenerationConfig) -> dict[str, Any]:
     """What decides about the texts."""
-    is_local = config.base_url is None and not config.endpoints
-    settings = config.fingerprinted() | {"local": config.local.fingerprinted() if is_local else None}
+    settings = config.fingerprinted() | {"local": config.local.fingerprinted() if config.is_built_in else None}
     if config.endpoints:
         shares = models_of(config)
         settings["models"] = shares if len(shares) > 1 else list(shares)

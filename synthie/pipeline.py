@@ -19,9 +19,9 @@ from synthie.config import RunConfig
 from synthie.errors import ConfigError, InputError, SynthieError
 
 if TYPE_CHECKING:
-    from synthie.estimate import Estimate
     from synthie.llm.endpoint import Secrets
     from synthie.llm.limits import Gate
+    from synthie.texts.estimate import Estimate
 
 __all__ = ["STAGES", "Run", "Stage"]
 
@@ -125,10 +125,10 @@ class Run:
     def estimate_cost(self, pilot: int = 0, progress: Progress = no_progress) -> Estimate:
         """What the texts will cost; with ``pilot``, about so many are asked for, kept, and measured.
 
-        Errors: see `synthie.estimate.estimate_cost` and `synthie.generate.ask_pilot`.
+        Errors: see `synthie.texts.estimate.estimate_cost` and `synthie.generate.ask_pilot`.
         """
-        from synthie.estimate import estimate_cost
         from synthie.generate import ask_pilot
+        from synthie.texts.estimate import estimate_cost
 
         config, seed = self.config.generation, self.config.seed
         if not pilot:

@@ -19,7 +19,7 @@ from flows.wording import progress_line
 from synthie.config import GenerationConfig, RunConfig
 from synthie.errors import BudgetError
 from synthie.money import usd
-from synthie.snapshot import Snapshot
+from synthie.texts.snapshot import Snapshot
 
 
 def artifacts(run: Path, key: str) -> list[Artifact]:

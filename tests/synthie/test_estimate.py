@@ -15,9 +15,9 @@ from texts_world import SETS, generate, make_world, settings
 
 from synthie.config import GenerationConfig
 from synthie.errors import BudgetError, ConfigError
-from synthie.estimate import Estimate, estimate_cost, sampled
 from synthie.generate import ask_pilot
 from synthie.llm.journal import Journal
+from synthie.texts.estimate import Estimate, estimate_cost, sampled
 
 COST = (PROMPT_TOKENS * 0.15 + COMPLETION_TOKENS * 0.6) / 1e6
 

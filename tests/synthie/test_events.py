@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthie import money
-from synthie.events import EventLog
 from synthie.money import usd
-from synthie.snapshot import Snapshot, read_snapshot, write_snapshot
+from synthie.texts.events import EventLog
+from synthie.texts.snapshot import Snapshot, read_snapshot, write_snapshot
 
 
 def lines_of(path: Path) -> list[dict[str, object]]:

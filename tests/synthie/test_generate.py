@@ -24,11 +24,11 @@ from texts_world import SETS, TOPICS, generate, make_world, remark_or_facts, row
 from kg.stage import Manifest, run_stage
 from synthie.config import GenerationConfig, LocalServerConfig, QualityConfig
 from synthie.errors import AuthenticationError, BudgetError, ConfigError, EndpointError, IncompleteError, InputError
-from synthie.estimate import estimate_cost
 from synthie.generate import generate_texts
 from synthie.llm.journal import Journal
 from synthie.llm.prompts import load_prompt
 from synthie.records import SAMPLE_SCHEMA
+from synthie.texts.estimate import estimate_cost
 
 KEY = "sk-very-secret-0123456789"
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthie.config import GenerationConfig
-from synthie.questions import Try
-from synthie.roster import Roster
+from synthie.texts.questions import Try
+from synthie.texts.roster import Roster
 
 VERDICTS = st.sampled_from(["accepted", "rejected", "truncated", "failed", "refused"])
 

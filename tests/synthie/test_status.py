@@ -18,14 +18,14 @@ from journal_data import fill, record_of, segment
 from typer.testing import CliRunner
 
 from kg.stage import run_stage
-from synthie import status_cli
 from synthie.cli import app
+from synthie.commands import status as status_command
+from synthie.commands.status import status_text
 from synthie.errors import InputError
-from synthie.events import EventLog
 from synthie.llm.journal import Journal
-from synthie.snapshot import Snapshot, write_snapshot
-from synthie.status import RunWatch, status
-from synthie.status_cli import status_text
+from synthie.texts.events import EventLog
+from synthie.texts.snapshot import Snapshot, write_snapshot
+from synthie.texts.status import RunWatch, status
 
 
 def snapshot(**changes: Any) -> Snapshot:
@@ -299,13 +299,13 @@ def test_watching_looks_again_until_it_is_interrupted(tmp_path: Path, monkeypatc
             raise KeyboardInterrupt
         fill(tmp_path / "texts/journal", 1, first=looks)
 
-    monkeypatch.setattr(status_cli.time, "sleep", sleep)
+    monkeypatch.setattr(status_command.time, "sleep", sleep)
     result = CliRunner().invoke(app, ["status", "--run", str(tmp_path), "--watch"])
     assert result.exit_code == 0
     assert "Texts: 3 responses stored" in result.stdout
 
 
 def test_lengths_of_time_are_shown_as_in_the_examples() -> None:
-    failed, tried = doctest.testmod(status_cli)
+    failed, tried = doctest.testmod(status_command)
     assert not failed
     assert tried

@@ -20,14 +20,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kg.stage import no_progress, read_manifest
-from synthie.asking import Asking
 from synthie.config import RunConfig
 from synthie.errors import BusyError, IncompleteError, InputError
 from synthie.llm.journal import Journal, Record, read_journal
 from synthie.llm.prompts import load_prompt
 from synthie.quality import QualityGate, Verdict
-from synthie.questions import FIRST_TRY, Questions, TripletSet, TripletSets
-from synthie.roster import Roster
+from synthie.texts.asking import Asking
+from synthie.texts.questions import FIRST_TRY, Questions, TripletSet, TripletSets
+from synthie.texts.roster import Roster
 
 __all__ = ["Question", "Trial", "find_question", "try_question"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from synthie.command import DEFAULT_RUN, RunFolder
+from synthie.commands.command import DEFAULT_RUN, RunFolder
 from synthie.errors import ConfigError
 from synthie.money import usd
 
@@ -41,7 +41,7 @@ def show_status(
     """
     from rich.console import Console
 
-    from synthie.status import RunWatch
+    from synthie.texts.status import RunWatch
 
     if as_json and watch:
         raise ConfigError("Choose one of --json and --watch.")
@@ -56,7 +56,7 @@ def show_status(
 
 
 def status_text(seen: dict[str, Any]) -> Text:
-    """What `synthie.status.status` has found, for a person."""
+    """What `synthie.texts.status.status` has found, for a person."""
     from rich.text import Text
 
     text = Text(f"Run {seen['run']}\n", end="")

@@ -22,7 +22,7 @@ import psutil
 from kg.stage import MANIFEST, lock_owner, read_manifest
 from synthie.errors import InputError, SynthieError
 from synthie.llm.journal import JournalSummary, read_journal
-from synthie.snapshot import Snapshot, read_snapshot
+from synthie.texts.snapshot import Snapshot, read_snapshot
 
 __all__ = ["RunWatch", "status"]
 

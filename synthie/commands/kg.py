@@ -1,6 +1,6 @@
 """The commands ``synthie kg …``: build a graph, look at it, ask it, take it elsewhere.
 
-What they print is made in `synthie.kg_output`, what they say is found in `kg/`;
+What they print is made in `synthie.commands.kg_output`, what they say is found in `kg/`;
 here are only the options.
 """
 
@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from synthie.command import DEFAULT_RUN, ConfigOption, RunFolder, RunOption, SetOption, do_stage, find_stage, plan_run
+from synthie.commands.command import (
+    DEFAULT_RUN,
+    ConfigOption,
+    RunFolder,
+    RunOption,
+    SetOption,
+    do_stage,
+    find_stage,
+    plan_run,
+)
 from synthie.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -51,7 +60,7 @@ def info(
     Example: synthie kg info --plot graph.png
     """
     from kg.summary import graph_summary
-    from synthie.kg_output import print_summary
+    from synthie.commands.kg_output import print_summary
 
     graph = _open(run)
     summary = graph_summary(graph)
@@ -76,7 +85,7 @@ def show(
     """
     from kg.query.describe import describe_node, describe_relation
     from kg.query.lookup import find_nodes, find_relations, resolve_node
-    from synthie.kg_output import print_hits, print_node, print_relation
+    from synthie.commands.kg_output import print_hits, print_node, print_relation
 
     graph = _open(run)
     nodes = find_nodes(graph, name)
@@ -118,8 +127,8 @@ def query(
     Examples: synthie kg query "?city P17 Q183" "?city P31 ?class" · synthie kg query "?x 'place of birth' Berlin"
     · synthie kg query --sparql "SELECT ?label { wd:Q64 wdt:P17 ?c . ?c rdfs:label ?label }"
     """
-    from synthie.kg_output import print_rows
-    from synthie.kg_query import pattern_rows, sparql_rows
+    from synthie.commands.kg_output import print_rows
+    from synthie.commands.kg_query import pattern_rows, sparql_rows
 
     if bool(patterns) == (sparql is not None):
         raise ConfigError("Give either triple patterns, such as '?city P17 Q183', or --sparql with a query.")
@@ -164,7 +173,7 @@ def export(
     from kg.exports.export import export_graph
     from kg.exports.part import Part
     from kg.query.lookup import resolve_node, resolve_relation
-    from synthie.command import progress_bar
+    from synthie.commands.command import progress_bar
 
     chosen = file_format or _format_of(out)
     graph = _open(run)

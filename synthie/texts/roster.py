@@ -12,7 +12,7 @@ import numpy as np
 
 from synthie.config import GenerationConfig
 from synthie.llm.journal import KEY_BYTES
-from synthie.questions import Try
+from synthie.texts.questions import Try
 
 __all__ = ["Roster"]
 

@@ -283,13 +283,11 @@ class Questions:
 
 def endpoint_identity(config: GenerationConfig) -> str:
     """What stands for the endpoint in keys: its URL, the built-in server's rules, or any of several replicas."""
-    if config.endpoints:
-        return "replicas"  # the model is in the body
-    if config.base_url is not None:
-        return Endpoint.identity(config)
-    from synthie.llm import local  # a web server, which others need not load
+    if config.is_built_in:
+        from synthie.llm import local  # a web server, which others need not load
 
-    return local.identity(config.local, seed=0)
+        return local.identity(config.local, seed=0)
+    return "replicas" if config.endpoints else Endpoint.identity(config)  # replicas: the model is in the body
 
 
 def _replicas(config: GenerationConfig) -> list[str]:

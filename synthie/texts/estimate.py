@@ -24,7 +24,7 @@ from synthie.llm.journal import Journal, Record
 from synthie.llm.pricing import PICODOLLARS, Price, batch_discount_of, price_of
 from synthie.llm.prompts import load_prompt
 from synthie.money import usd
-from synthie.questions import FIRST_TRY, Questions, TripletSet, TripletSets, models_of
+from synthie.texts.questions import FIRST_TRY, Questions, TripletSet, TripletSets, models_of
 
 __all__ = ["Estimate", "estimate", "estimate_cost", "price_at", "sampled"]
 

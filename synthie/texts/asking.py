@@ -25,18 +25,18 @@ import numpy as np
 
 from kg.stage import Progress
 from synthie.errors import ConfigError, EndpointError, IncompleteError
-from synthie.estimate import price_at
-from synthie.events import EventLog
-from synthie.failures import Failures
 from synthie.llm.client import Client, ClientStatistics, Completion, Request, RequestFailedError, StoppedError
 from synthie.llm.endpoint import Endpoint, Secrets
 from synthie.llm.journal import Journal, Record
 from synthie.llm.lane import Lane
 from synthie.llm.limits import Gate, Limiter
 from synthie.llm.pricing import Ledger, to_picodollars
-from synthie.monitor import Monitor
-from synthie.questions import Questions
-from synthie.roster import Roster
+from synthie.texts.estimate import price_at
+from synthie.texts.events import EventLog
+from synthie.texts.failures import Failures
+from synthie.texts.monitor import Monitor
+from synthie.texts.questions import Questions
+from synthie.texts.roster import Roster
 
 __all__ = ["Asking"]
 
@@ -121,10 +121,6 @@ class Asking:
         if kind is None:
             others = (lambda key: key not in self._journal) if self._roster.is_part else (lambda key: False)
             self._failures.close(keep=others)
-
-    @property
-    def _is_built_in(self) -> bool:
-        return self._config.base_url is None and not self._config.endpoints
 
     @property
     def failed(self) -> int:
@@ -277,7 +273,7 @@ class Asking:
         if self._config.endpoints:
             for number in range(len(self._config.endpoints)):
                 yield number, Endpoint.from_config(self._config, number, self._secrets)
-        elif not self._is_built_in:
+        elif not self._config.is_built_in:
             yield None, Endpoint.from_config(self._config, None, self._secrets)
         else:
             from synthie.llm.local import LocalServer
@@ -342,7 +338,7 @@ class Asking:
         """Where batches are under way and the rest is asked live: what they answer must not be paid twice."""
         from synthie.llm.batch import batches_under_way
 
-        if self._config.mode == "batch" or self._is_built_in or not batches_under_way(self._folder / "batches"):
+        if self._config.mode == "batch" or self._config.is_built_in or not batches_under_way(self._folder / "batches"):
             return
         if len(self._config.endpoints) > 1:
             raise ConfigError(
@@ -360,7 +356,7 @@ class Asking:
         if self._batch_endpoint is None:
             [(_, self._batch_endpoint)] = self._endpoints()
         number = 0 if self._config.endpoints else None
-        if self._is_built_in:  # its batches end with it
+        if self._config.is_built_in:  # its batches end with it
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         run_batches(
             (BatchLine(question.key, question.request) for question in questions if question),

@@ -22,9 +22,9 @@ from kg.stage import Progress
 from synthie.llm.journal import Journal, Record
 from synthie.llm.pricing import PICODOLLARS
 from synthie.quality import QualityGate, Reason, Verdict
-from synthie.questions import Questions, TripletSet
 from synthie.records import SAMPLE_SCHEMA, Mention, Triplet
-from synthie.roster import Roster
+from synthie.texts.questions import Questions, TripletSet
+from synthie.texts.roster import Roster
 
 __all__ = ["Compiled", "Compiler"]
 

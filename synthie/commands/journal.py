@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from synthie.command import DEFAULT_RUN, RunFolder, progress_bar
+from synthie.commands.command import DEFAULT_RUN, RunFolder, progress_bar
 from synthie.errors import storage_error
 from synthie.money import usd
 

@@ -18,7 +18,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from kg.graph import KnowledgeGraph
     from kg.query.lookup import Hit
-    from synthie.kg_query import Cell
+    from synthie.commands.kg_query import Cell
 
 __all__ = ["print_coverage", "print_hits", "print_node", "print_relation", "print_rows", "print_summary"]
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from synthie.command import ConfigOption, RunOption, SetOption
+from synthie.commands.command import ConfigOption, RunOption, SetOption
 from synthie.errors import ConfigError
 
 if TYPE_CHECKING:
     from synthie.config import QualityConfig, RunConfig
     from synthie.llm.prompts import Prompt
-    from synthie.trial import Question, Trial
+    from synthie.texts.trial import Question, Trial
 
 __all__ = ["prompt_app"]
 
@@ -109,7 +109,7 @@ def try_(
 
     Example: synthie prompt try few-shot/2 --run data/runs/demo --id 12
     """
-    from synthie.trial import try_question
+    from synthie.texts.trial import try_question
 
     settings, question = _find(name, run, number, config, set_)
     told = _told_of(name, question)
@@ -126,8 +126,8 @@ def _find(
     name: str, run: str | None, number: int | None, config: Path | None, set_: list[str] | None
 ) -> tuple[RunConfig, Question]:
     """A run's settings, with this prompt, and what it asks about a set."""
-    from synthie.command import plan_run
-    from synthie.trial import find_question
+    from synthie.commands.command import plan_run
+    from synthie.texts.trial import find_question
 
     plan = plan_run(config, [*(set_ or []), f"generation.prompt={json.dumps(name)}"], run)
     return plan.config, find_question(plan.config, plan.kg, plan.sets, number)

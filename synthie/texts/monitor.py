@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from kg.stage import Progress
-from synthie.events import EventLog
 from synthie.llm.client import Client, ClientStatistics
 from synthie.llm.journal import Journal, Record
 from synthie.llm.pricing import PICODOLLARS
-from synthie.snapshot import Snapshot, write_snapshot
+from synthie.texts.events import EventLog
+from synthie.texts.snapshot import Snapshot, write_snapshot
 
 __all__ = ["Monitor"]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from kg.graph import KnowledgeGraph
 from kg.stage import write_atomic
-from synthie.asking import Asking
-from synthie.compiling import Compiled
-from synthie.estimate import Estimate
 from synthie.llm.journal import Journal
+from synthie.texts.asking import Asking
+from synthie.texts.compiling import Compiled
+from synthie.texts.estimate import Estimate
 
 __all__ = ["Bill"]
 
