@@ -41,8 +41,41 @@ __all__ = [
 ]
 
 
+Check = Literal[
+    "empty",
+    "refusal",
+    "markup",
+    "truncated",
+    "length",
+    "language",
+    "demonstration",
+    "missing",
+    "unlinked",
+    "negated",
+    "relation",
+    "extra_link",
+    "extra_name",
+    "extra_number",
+    "duplicate",
+    "near_duplicate",
+]
+Action = Literal["reject", "repair", "flag"]
+
+
 class QualityConfig(Settings):
     """What a text must fulfil to enter the data set."""
+
+    action: Action = Field(
+        default="reject",
+        description="What becomes of a text with a fault, while there are 'generation.tries' left. reject: another is "
+        "asked for, if at all, without a word about it; repair: it goes back to its writer with its faults, to be "
+        "written anew; flag: it is accepted all the same, the faults beside it.",
+    )
+    actions: dict[Check, Action] = Field(
+        default={},
+        description="The same for single checks, such as {missing: repair, near_duplicate: flag}. A text with several "
+        "faults is rejected if one of them says so, else repaired if one says so.",
+    )
 
     min_words: int = Field(default=3, ge=1, description="Fewest words in a text.")
     max_words_per_triplet: int = Field(
@@ -64,6 +97,11 @@ class QualityConfig(Settings):
         le=1,
         description="Texts whose word shingles have at least this Jaccard similarity are near-duplicates.",
     )
+
+    @property
+    def repairs(self) -> bool:
+        """Some faults are for the writer to mend."""
+        return "repair" in (self.action, *self.actions.values())
 
 
 class DatasetConfig(Settings):
@@ -169,6 +207,12 @@ class RunConfig(Settings):
     prediction: PredictionConfig = PredictionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     runner: RunnerConfig = RunnerConfig()
+
+    @model_validator(mode="after")
+    def _repairs_are_tries(self) -> RunConfig:
+        if self.quality.repairs and self.generation.tries == 1:
+            raise ValueError("'quality' asks for repairs, which are tries: set 'generation.tries' to 2 or more")
+        return self
 
 
 def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> RunConfig:

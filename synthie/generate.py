@@ -31,6 +31,7 @@ from synthie.llm.prompts import load_prompt
 from synthie.quality import QualityGate
 from synthie.texts.asking import Asking
 from synthie.texts.bill import Bill
+from synthie.texts.complaints import Complaints
 from synthie.texts.compiling import Compiled, Compiler
 from synthie.texts.estimate import Estimate, estimate, price_at, sampled
 from synthie.texts.failures import any_failures
@@ -39,7 +40,7 @@ from synthie.texts.roster import Roster
 
 __all__ = ["ask_pilot", "generate_texts"]
 
-_KEPT = ("batches", "cost.json", "events.jsonl", "failures.jsonl", "journal", "progress.json")
+_KEPT = ("batches", "cost.json", "events.jsonl", "failures.jsonl", "hand_verdicts.jsonl", "journal", "progress.json")
 
 
 def generate_texts(
@@ -86,6 +87,7 @@ def generate_texts(
         questions = Questions(config, prompt, triplet_sets, seed=seed)
         with _opened(questions, folder, max_usd, progress, secrets, gate) as (roster, journal, asking, bill):
             gatekeeper = QualityGate(quality, triplet_sets.graph, questions.demonstrated)
+            questions.complain = Complaints(journal, gatekeeper)
             compiler = Compiler(folder, questions, roster, journal, gatekeeper, progress)
             while True:
                 asking.run()

@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
-from synthie.config import QualityConfig
+from synthie.config import Action, Check, QualityConfig
 from synthie.records import Mention, Triplet
 from synthie.surface.english import (
     CHATTER,
@@ -55,16 +55,13 @@ from synthie.surface.variants import is_derived, is_misspelt
 
 __all__ = ["CHECKS", "Graph", "QualityGate", "Reason", "Verdict"]
 
-CHECKS = (
-    *("empty", "refusal", "markup", "truncated", "length", "language", "demonstration"),
-    *("missing", "unlinked", "negated", "relation", "extra_link", "extra_name", "extra_number"),
-)
+CHECKS: tuple[Check, ...] = get_args(Check)
 _CACHED_NODES = 1 << 16
 _SENTENCE_END = re.compile(r"""[.!?…]["'”’»)\]]*\s*\Z""")
 
 
 class Relation(Protocol):
-    """A relation as the checks see it; `kg.graph.Relation` is one."""
+    """A relation as the checks see it; `kg.catalogue.Relation` is one."""
 
     @property
     def label(self) -> str: ...
@@ -73,7 +70,7 @@ class Relation(Protocol):
 
 
 class Graph(Protocol):
-    """What the checks ask of a knowledge graph; `kg.graph.KnowledgeGraph` fulfils it."""
+    """What the checks ask of a knowledge graph; `kg.catalogue.Catalogue` fulfils it."""
 
     @property
     def relation_ids(self) -> Sequence[str]: ...
@@ -86,7 +83,7 @@ class Graph(Protocol):
 class Reason(NamedTuple):
     """One fault: the check that found it, and where and what it is."""
 
-    check: str  # one of CHECKS
+    check: Check
     detail: str
 
 
@@ -95,12 +92,14 @@ class Verdict:
     """What the checks say about one text.
 
     Attributes:
-        accepted: True if no check found a fault.
+        accepted: True if no check found a fault, or only such as are flagged.
+        repairable: not accepted, and the text may go back to its writer with its faults.
         reasons: all faults, in the order of the checks.
         mentions: node id -> character where it is first stated, -1 where it is not.
     """
 
     accepted: bool
+    repairable: bool
     reasons: list[Reason]
     mentions: dict[str, int]
 
@@ -154,7 +153,14 @@ class QualityGate:
             reasons += _overlinked(tokens, triplets, matches)
             reasons += self._extra(tokens, forms, matches.covered, triplets)
         starts = {uri: tokens.starts[places[0]] if places else -1 for uri, places in matches.places.items()}
-        return Verdict(not reasons, reasons, starts)
+        worst = self.action(reasons)
+        return Verdict(worst in (None, "flag"), worst == "repair", reasons, starts)
+
+    def action(self, reasons: Iterable[Reason]) -> Action | None:
+        """What becomes of a text with these faults; None where there are none."""
+        config = self._config
+        found = {config.actions.get(reason.check, config.action) for reason in reasons}
+        return next((action for action in get_args(Action) if action in found), None)
 
     def near_duplicates(self, texts: Sequence[str]) -> list[int | None]:
         """For each text the index of an earlier text that it nearly repeats, or None; see `synthie.surface.repeats`."""

@@ -7,33 +7,39 @@ The form is SynthIE's, so that tools made for that data read ours.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 __all__ = [
+    "LITERAL",
     "PREDICTION_SCHEMA",
+    "REASON",
     "SAMPLE_SCHEMA",
     "SPLITS",
+    "TRIPLET",
     "Mention",
     "Prediction",
     "Triplet",
 ]
 
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "test_unseen_entities", "test_unseen_combinations", "test_withheld")
+
+LITERAL = re.compile(r"(?:date|quantity|coordinate|string):")  # how the ids of literals begin; entities have others
 
 _NAMED = pa.struct([("surfaceform", pa.string()), ("uri", pa.string())])
 _ENTITY = pa.struct([("surfaceform", pa.string()), ("uri", pa.string()), ("mention_start_index", pa.int32())])
-_TRIPLET = pa.struct([("subject", _NAMED), ("predicate", _NAMED), ("object", _NAMED)])
-_REASON = pa.struct([("check", pa.string()), ("detail", pa.string())])
+TRIPLET = pa.struct([("subject", _NAMED), ("predicate", _NAMED), ("object", _NAMED)])
+REASON = pa.struct([("check", pa.string()), ("detail", pa.string())])
 
 SAMPLE_SCHEMA = pa.schema(
     [
         ("id", pa.int64()),  # number of the triplet set
         ("split", pa.string()),
         ("text", pa.string()),
-        ("triplets", pa.list_(_TRIPLET)),  # by first mention in the text; none in a negative
+        ("triplets", pa.list_(TRIPLET)),  # by first mention in the text; none in a negative
         ("entities", pa.list_(_ENTITY)),  # mention_start_index in characters, -1 where not found
         ("relations", pa.list_(_NAMED)),
         ("topic", pa.string()),  # of a negative: id of the entity that its text mentions and states nothing about
@@ -42,6 +48,8 @@ SAMPLE_SCHEMA = pa.schema(
         ("prompt", pa.string()),  # name/version
         ("prompt_hash", pa.string()),
         ("style", pa.string()),  # "axis: value, …" as drawn for the prompt; empty where it has no styles
+        ("tries", pa.int32()),  # texts asked for until this one
+        ("repaired", pa.bool_()),  # the prompt held the text before and its faults
         ("request_key", pa.string()),  # key of the response in the journal
         ("input_tokens", pa.int32()),
         ("cached_input_tokens", pa.int32()),
@@ -51,14 +59,14 @@ SAMPLE_SCHEMA = pa.schema(
         ("attempts", pa.int32()),
         ("finish_reason", pa.string()),
         ("verdict", pa.string()),  # accepted | rejected
-        ("reasons", pa.list_(_REASON)),  # why rejected
+        ("reasons", pa.list_(REASON)),  # faults; those of an accepted text are only flagged
     ]
 )
 
 PREDICTION_SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
-        ("triplets", pa.list_(_TRIPLET)),  # uri is "" where a name is not in the world (unconstrained decoding only)
+        ("triplets", pa.list_(TRIPLET)),  # uri is "" where a name is not in the world (unconstrained decoding only)
         ("score", pa.float32()),  # length-normalised log-probability of the best beam
         ("output", pa.string()),  # the decoded sequence, for reading
     ]

@@ -18,7 +18,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from synthie.errors import ConfigError
 from synthie.llm.draws import Axes, Pool, Value
 
-__all__ = ["Conversation", "Exchange"]
+__all__ = ["Conversation", "Exchange", "Template", "said"]
 
 
 class Exchange(NamedTuple):
@@ -56,16 +56,16 @@ class Conversation:
         what: str,
         sees: str,
     ) -> None:
-        self._template = _Template(template, what, f"{sees}, style ({', '.join(axes)})" if axes else sees)
+        self._template = Template(template, what, f"{sees}, style ({', '.join(axes)})" if axes else sees)
         self._template.check_axes(axes)
         self._axes = Axes(axes)
         self._texts = {axis: {name: value.text for name, value in values.items()} for axis, values in axes.items()}
-        self._system = [_said("system", system.strip())] if system.strip() else []
+        self._system = [said("system", system.strip())] if system.strip() else []
         self._shown: list[list[dict[str, str]]] = []
         for number, exchange in enumerate(exchanges, 1):
             self._check_style(exchange.style, f"{what} has %s axes, so demonstration {number}")
             asked = self._asked(exchange.values, dict(sorted(exchange.style.items())))
-            self._shown.append([_said("user", asked), _said("assistant", exchange.text.strip())])
+            self._shown.append([said("user", asked), said("assistant", exchange.text.strip())])
         self._opening = [*self._system, *chain.from_iterable(self._shown)]
         self._pool = None
         if size is not None:
@@ -92,7 +92,7 @@ class Conversation:
         Raises:
             ConfigError: the template cannot be rendered.
         """
-        asked = _said("user", self._asked(values, self._axes.draw(draw)))
+        asked = said("user", self._asked(values, self._axes.draw(draw)))
         if self._pool is None:
             return [*self._opening, asked]
         messages = [*self._system]
@@ -115,8 +115,12 @@ class Conversation:
         raise ConfigError(f"{who % 'these'} needs a 'style' that names one value of each ({needed}); found {style}.")
 
 
-class _Template:
-    """A user message's Jinja2 template; ``what`` it is and what it ``sees`` are for messages to people."""
+class Template:
+    """A user message's Jinja2 template; ``what`` it is and what it ``sees`` are for messages to people.
+
+    Raises:
+        ConfigError: its syntax is wrong.
+    """
 
     def __init__(self, source: str, what: str, sees: str) -> None:
         self._what, self._sees = what, sees
@@ -131,6 +135,11 @@ class _Template:
             ) from error
 
     def render(self, **values: Any) -> str:
+        """The message, without white space around it.
+
+        Raises:
+            ConfigError: the template cannot be rendered with these values.
+        """
         try:
             return self._template.render(**values).strip()
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
@@ -169,5 +178,6 @@ def _is_style(node: nodes.Node) -> bool:
     return isinstance(node, nodes.Name) and node.name == "style"
 
 
-def _said(role: str, content: str) -> dict[str, str]:
+def said(role: str, content: str) -> dict[str, str]:
+    """A chat message."""
     return {"role": role, "content": content}

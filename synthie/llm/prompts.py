@@ -12,6 +12,9 @@ The template sees ``triplets`` (those lines), ``facts`` (each with ``subject``,
 one value of each, drawn for every set. With ``demonstrations_per_request`` a set
 is shown only the demonstrations that are nearest to it.
 
+``repair`` is the message that sends a rejected text back to its writer. Its template
+sees ``faults`` and ``question``, the message that asked for the text, and ends with it.
+
 A part of its own, ``negatives``, asks for texts that mention an entity and state
 nothing about it. Its template sees ``topic``, the entity's name, and ends with
 ``Topic: {{ topic }}``; axes and demonstrations are its own. docs/prompts.md
@@ -41,12 +44,20 @@ from pydantic import (
 )
 
 from synthie.errors import ConfigError
-from synthie.llm.conversation import Conversation, Exchange
+from synthie.llm.conversation import Conversation, Exchange, Template, said
 
 __all__ = ["Fact", "Prompt", "Relation", "format_topic", "format_triplets", "load_prompt", "prompt_names"]
 
 _SHOWN_CHARACTERS = 80
 _AXIS = re.compile(r"[a-z][a-z0-9_]*")
+_REPAIR = """\
+The text is not right:
+{% for fault in faults %}
+- {{ fault }}
+{%- endfor %}
+
+Write it anew as a whole, without these faults.
+{{ question }}"""
 
 
 class Fact(NamedTuple):
@@ -198,15 +209,19 @@ class Prompt(_Part):
         definitions: descriptions of the relations in the demonstrations, by label.
         negatives: how to ask for texts without triplets; None: the prompt cannot.
         temperature, max_tokens: decoding parameters, unless the run sets its own.
+        repair: Jinja2 template of the message that sends a text back; empty for the usual one.
         notes: for people.
         name: ``name/version``, or the stem of a file given by path.
     """
+
+    LATER = _Part.LATER | {"repair"}
 
     demonstrations: list[_Demonstration] = []
     definitions: dict[str, str] = {}
     negatives: _Negatives | None = None
     temperature: float = Field(default=1.0, ge=0, le=2)
     max_tokens: int = Field(default=512, ge=1)
+    repair: str = ""
     notes: str = ""
     name: str = Field(default="", exclude=True)
 
@@ -246,6 +261,22 @@ class Prompt(_Part):
         """
         return self._negative_conversation.messages({"topic": _one_line(topic)}, (), draw)
 
+    def repair_messages(
+        self, asked: Sequence[dict[str, str]], text: str, faults: Sequence[str]
+    ) -> list[dict[str, str]]:
+        """The chat messages that send an answer back.
+
+        Args:
+            asked: the messages that it answered.
+            text: the answer.
+            faults: what is wrong with it, a sentence each.
+
+        Raises:
+            ConfigError: the template cannot be rendered.
+        """
+        again = self._repair.render(faults=faults, question=asked[-1]["content"])
+        return [*asked, said("assistant", text), said("user", again)]
+
     def style(self, draw: int) -> dict[str, str]:
         """Axis -> name of the value drawn for a set; empty where the prompt has no axes. Templates see its text."""
         return self._conversation.style(draw)
@@ -281,6 +312,12 @@ class Prompt(_Part):
             values = _of_facts(facts, relations)
             exchanges.append(Exchange(values, labels, demonstration.style, demonstration.text))
         return self._asked(exchanges, what, sees)
+
+    @cached_property
+    def _repair(self) -> Template:
+        return Template(
+            self.repair or _REPAIR, f"The repair template of the prompt {self.name!r}", "faults (a list), question"
+        )
 
     @cached_property
     def _negative_conversation(self) -> Conversation:
@@ -400,6 +437,11 @@ def _check_endings(prompt: Prompt) -> None:
         raise ConfigError(
             f"The user template of the prompt {prompt.name!r} does not end with the triplets. Put {{{{ triplets }}}} "
             "alone on its last line."
+        )
+    if not prompt.repair_messages([said("user", message)], "A text.", ["A fault."])[-1]["content"].endswith(message):
+        raise ConfigError(
+            f"The repair template of the prompt {prompt.name!r} does not end with the question. Put {{{{ question }}}} "
+            "alone on its last line: it is the message that asked for the text."
         )
     if prompt.negatives is not None:
         topic = "Subject A"

@@ -17,7 +17,17 @@ from synthie.surface.english import DEMONYMS, LINKING_WORDS, ROMAN_NUMERALS, STA
 from synthie.surface.tokens import COMMON_KEYS, POSSESSIVE, Tokens, fold_all
 from synthie.surface.variants import find_derived, find_gist, find_joined, find_loose, find_misspelt, find_parts
 
-__all__ = ["DISAMBIGUATOR", "Forms", "Matches", "Node", "Phrase", "compile_forms", "find_forms", "surface_forms"]
+__all__ = [
+    "DISAMBIGUATOR",
+    "Forms",
+    "Matches",
+    "Node",
+    "Phrase",
+    "compile_forms",
+    "find_forms",
+    "surface_forms",
+    "usable_aliases",
+]
 
 _YEAR_DIGITS = 4
 _LONGEST_PLACE = 4  # words of a place in front of a longer name
@@ -43,13 +53,14 @@ _HEAD_OF_TAIL = re.compile(r"(.+?) (?:of|in) (?:the )?(.+)")
 _CAPITALS = re.compile(r"\b(?:([IVX]+)|([A-Z])\w*)\b")
 _SEASON = re.compile(r"(\d{4}(?:[–/-]\d{2,4})?) (.+)")
 _UNSAFE_ALIAS = re.compile(r"the \S+|\D")  # "the States" would be found in "the state"
+_USABLE_ALIAS = re.compile(r"(?=.*[A-Za-z]{2})[A-Za-z\u00c0-\u024f0-9 .,'’&–-]{2,60}")  # Latin script, no brackets
 _LIST = re.compile(r"[,;/]| and | or ")
 _AREAS = ("County", "Province", "District", "Region", "University", "City", "State", "Island", "Kingdom")
 _MARKS = str.maketrans(dict.fromkeys("°′″'\";/-", " ") | {"\u00a0": " "})
 
 
 class Node(Protocol):
-    """A graph node as the checks see it; `kg.graph.Node` is one."""
+    """A graph node as the checks see it; `kg.catalogue.Node` is one."""
 
     @property
     def id(self) -> str: ...
@@ -80,6 +91,22 @@ def surface_forms(node: Node) -> list[str]:
         forms += _entity_forms(text)
     forms += (alias for alias in node.aliases if not _UNSAFE_ALIAS.fullmatch(alias))
     return list(dict.fromkeys(forms))
+
+
+def usable_aliases(node: Node) -> list[str]:
+    """The aliases by which a text may name an entity instead of by its name; none for a literal.
+
+    Left out are those that `surface_forms` does not know, those in another script, and those that differ from the name
+    or the label in upper and lower case only.
+    """
+    if node.kind != "entity":
+        return []
+    names = {node.name.replace("_", " ").casefold(), node.label.casefold()}
+    return [
+        alias
+        for alias in dict.fromkeys(node.aliases)
+        if _USABLE_ALIAS.fullmatch(alias) and not _UNSAFE_ALIAS.fullmatch(alias) and alias.casefold() not in names
+    ]
 
 
 def _entity_forms(text: str) -> Iterator[str]:

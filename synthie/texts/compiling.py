@@ -122,7 +122,12 @@ class Compiler:
         assert record is not None, "sets without an answer are not pending any more"
         text = record.text.strip()
         verdict = self._gate.check(text, triplet_set.triplets, record.finish_reason, topic=triplet_set.topic)
-        self._roster.judge(position, verdict.accepted, truncated=record.finish_reason == "length")
+        self._roster.judge(
+            position,
+            verdict.accepted,
+            truncated=record.finish_reason == "length",
+            repairable=verdict.repairable,
+        )
         self._repeats.pop(position, None)
         origin = self._questions.origin(triplet_set, which)
         if self._questions.config.endpoints:

@@ -173,6 +173,13 @@ class GenerationConfig(Settings):
         le=10,
         description="Texts that a set may be asked for, one after the other, until one is accepted.",
     )
+    alias_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the entities of a set that the prompt calls by one of their aliases, where they have any, "
+        "for texts with more surface forms. Entities are drawn for each set.",
+    )
     truncated: Literal["longer", "again", "reject"] = Field(
         default="longer",
         description="A text cut off at max_tokens, while there are 'tries' left: ask for it with twice the tokens, "

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kg.graph import KnowledgeGraph
+from kg.catalogue import Catalogue
 from synthie.config import GenerationConfig
 from synthie.errors import ConfigError, InputError
 from synthie.llm.client import Request
@@ -31,9 +31,11 @@ from synthie.llm.pricing import input_token_bound
 from synthie.llm.prompts import Fact, Prompt, Relation
 from synthie.llm.protocol import encode_body
 from synthie.records import Mention, Triplet
+from synthie.surface.forms import usable_aliases
 
 __all__ = [
     "FIRST_TRY",
+    "Complaint",
     "Questions",
     "TripletSet",
     "TripletSets",
@@ -61,14 +63,23 @@ class Try:
     Attributes:
         number: 0 for the first; each has its own seed, style and demonstrations.
         doublings: how often the limit of tokens is doubled.
+        repairs: key of the rejected text that is shown with its faults, to be written anew; None: a text afresh.
     """
 
     number: int = 0
     doublings: int = 0
+    repairs: bytes | None = None
 
 
 FIRST_TRY = Try()
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")  # of output, as the protocols name them
+
+
+class Complaint(NamedTuple):
+    """A rejected text and what is wrong with it, one sentence a fault."""
+
+    text: str
+    faults: list[str]
 
 
 class TripletSets:
@@ -80,7 +91,7 @@ class TripletSets:
     """
 
     def __init__(self, graph: Path, sets: Path) -> None:
-        self.graph = KnowledgeGraph.open(graph)
+        self.graph = Catalogue.open(graph)
         self._path = sets / "sets.parquet"
         try:
             self.count: int = pq.read_metadata(self._path).num_rows
@@ -88,6 +99,7 @@ class TripletSets:
             raise _unreadable(self._path, error) from error
         self.negatives = count_negatives(sets)
         self.node = lru_cache(1 << 16)(self._node)
+        self.aliases = lru_cache(1 << 16)(self._aliases)
         self.relation = lru_cache(None)(self._relation)
 
     def batches(self, rows: int, chosen: np.ndarray | None = None) -> Iterator[list[tuple[int, TripletSet]]]:
@@ -143,6 +155,10 @@ class TripletSets:
         spoken = node.name.removesuffix(f"_({uri})").replace("_", " ") if node.kind == "entity" else node.name
         return Mention(node.name, uri), spoken
 
+    def _aliases(self, uri: str) -> list[str]:
+        """Names that prompts may show instead."""
+        return usable_aliases(self.graph.node(uri))
+
     def _relation(self, uri: str) -> tuple[Mention, Relation]:
         relation = self.graph.relation(uri)
         return Mention(relation.label, uri), Relation(relation.label, relation.description or "")
@@ -182,6 +198,7 @@ class Questions:
 
     Attributes:
         output_bound: most tokens of a first text.
+        complain: finds the text behind `Try.repairs` and its faults; needed for such tries only.
 
     Raises:
         ConfigError: the request has no limit, or there are negatives and the prompt cannot ask for them.
@@ -212,6 +229,7 @@ class Questions:
                 "reckon with it. Set generation.max_tokens, or one of them in generation.extra_body."
             )
         self.output_bound: int = max(limits)
+        self.complain: Callable[[TripletSet, bytes], Complaint] | None = None
         if sets.negatives:
             prompt.require_negatives()
 
@@ -228,15 +246,34 @@ class Questions:
         return self._models[bisect.bisect_right(self._bounds[:-1], fraction)]
 
     def messages(self, triplet_set: TripletSet, which: Try = FIRST_TRY) -> list[dict[str, str]]:
+        """The chat messages of a try."""
+        messages = self._asked(triplet_set, which)
+        if which.repairs is None:
+            return messages
+        assert self.complain is not None, "only the texts stage repairs"
+        return self._prompt.repair_messages(messages, *self.complain(triplet_set, which.repairs))
+
+    def _asked(self, triplet_set: TripletSet, which: Try) -> list[dict[str, str]]:
         draw = self._draw("prompt", triplet_set.id, which.number)
         if triplet_set.topic:
-            return self._prompt.negative_messages(self.sets.node(triplet_set.topic.uri)[1], draw)
+            return self._prompt.negative_messages(self._spoken(triplet_set.topic.uri, triplet_set.id), draw)
         facts = [
-            Fact(self.sets.node(t.subject.uri)[1], t.predicate.surfaceform, self.sets.node(t.object.uri)[1])
+            Fact(
+                self._spoken(t.subject.uri, triplet_set.id),
+                t.predicate.surfaceform,
+                self._spoken(t.object.uri, triplet_set.id),
+            )
             for t in triplet_set.triplets
         ]
         relations = dict.fromkeys(self.sets.relation(t.predicate.uri)[1] for t in triplet_set.triplets)
         return self._prompt.messages(facts, list(relations), draw)
+
+    def _spoken(self, uri: str, number: int) -> str:
+        """What the prompt calls a node in set ``number``: its name, or in a share of the sets one of its aliases."""
+        share = self.config.alias_share
+        if share and self._draw("alias", number, uri) < share * 2**64 and (aliases := self.sets.aliases(uri)):
+            return aliases[self._draw("which alias", number, uri) % len(aliases)]
+        return self.sets.node(uri)[1]
 
     def request(self, triplet_set: TripletSet, which: Try = FIRST_TRY) -> Request:
         messages, model = self.messages(triplet_set, which), self.model(triplet_set)
@@ -255,7 +292,7 @@ class Questions:
             return first
         return next((key for key in keys if key in stored), first)
 
-    def origin(self, triplet_set: TripletSet, which: Try = FIRST_TRY) -> dict[str, str]:
+    def origin(self, triplet_set: TripletSet, which: Try = FIRST_TRY) -> dict[str, Any]:
         """What a sample tells about who was asked, and how."""
         draw = self._draw("prompt", triplet_set.id, which.number)
         style = self._prompt.negative_style(draw) if triplet_set.topic else self._prompt.style(draw)
@@ -265,6 +302,8 @@ class Questions:
             "prompt": self._prompt.name,
             "prompt_hash": self._prompt.negatives_hash if triplet_set.topic else self._prompt.hash,
             "style": ", ".join(f"{axis}: {value}" for axis, value in style.items()),
+            "tries": which.number + 1,
+            "repaired": which.repairs is not None,
         }
 
     def _fields_of(self, which: Try) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class Roster:
         self._tries = np.zeros(count, np.uint8)
         self._doublings = np.zeros(count, np.uint8)
         self._truncated = np.zeros(count, bool)
+        self._repairable = np.zeros(count, bool)
+        self._faulty = np.zeros((count, KEY_BYTES), np.uint8)  # key of the text that the present try repairs; 0: none
 
     @property
     def pending(self) -> np.ndarray:
@@ -80,7 +82,10 @@ class Roster:
 
     def which(self, position: int) -> Try:
         """The present try of a set."""
-        return Try(int(self._tries[position]), int(self._doublings[position]))
+        faulty = self._faulty[position]
+        return Try(
+            int(self._tries[position]), int(self._doublings[position]), faulty.tobytes() if faulty.any() else None
+        )
 
     def key(self, position: int) -> bytes:
         """Key of the answer to the present try, as `set_key` was told."""
@@ -96,10 +101,18 @@ class Roster:
         else:
             self._state[position] = _FAILED
 
-    def judge(self, position: int, accepted: bool, *, truncated: bool = False) -> None:
-        """The text was accepted, or not; ``truncated``: it was cut off at the limit of tokens."""
+    def judge(self, position: int, accepted: bool, *, truncated: bool = False, repairable: bool = False) -> None:
+        """The text was accepted, or not.
+
+        Args:
+            position: of the set.
+            accepted: the verdict.
+            truncated: the text was cut off at the limit of tokens.
+            repairable: a further try shall show the text and its faults.
+        """
         self._state[position] = _ACCEPTED if accepted else _REJECTED
         self._truncated[position] = truncated
+        self._repairable[position] = repairable and not truncated
 
     def advance(self) -> bool:
         """Begin the next wave; False if there is nothing more to ask for."""
@@ -109,6 +122,7 @@ class Roster:
         self._tries[again] += 1
         if self._config.truncated == "longer":
             self._doublings[again & self._truncated] += 1
+        self._faulty[again] = np.where(self._repairable[again, None], self._keys[again], 0)
         self._state[again] = _PENDING
         if self._config.n_texts is not None:
             under_way = int(np.count_nonzero(self.accepted | self.pending))
