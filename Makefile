@@ -23,7 +23,7 @@ stop: .venv/.demo
 	@$(BIN)/python -m flows.local down
 
 test: .venv/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/.test
 	$(BIN)/ruff check .

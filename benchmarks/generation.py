@@ -14,7 +14,8 @@ the folder, made if it is not there. All ask the same questions with the same se
 * storm: 5% of the tries answered with 429 and Retry-After, 2% with 500.
 * limits: a server that refuses what exceeds 40 requests a second and tells nothing.
 * budget: what the server bills beside the limit that was set, and whether more money completes the run exactly.
-* memory: of our engine, with up to a million rows.
+* memory: of our engine while asking, and while passing over and checking up to a million answers that were written
+  straight into the journal, for which no server need be waited for.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from peers.driver import (
     answers,
     ask,
     kill,
+    replay,
     requests,
     start,
     wait,
@@ -74,7 +76,8 @@ class Sizes:
     storm: int = 5_000
     limits: int = 1_500
     budget: int = 1_000
-    memory: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    memory: tuple[int, ...] = (5_000, 100_000)
+    replayed: tuple[int, ...] = (5_000, 100_000, 1_000_000)
 
     @property
     def most(self) -> int:
@@ -83,7 +86,8 @@ class Sizes:
 
 
 QUICK = Sizes(
-    cpu=1_000, repeats=1, kills=3, kill_rows=400, storm=500, limits=200, budget=200, memory=(1_000, 10_000)
+    cpu=1_000, repeats=1, kills=3, kill_rows=400, storm=500, limits=200, budget=200, memory=(1_000,),
+    replayed=(1_000, 10_000),
 )  # fmt: skip
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -105,6 +109,9 @@ class Bench:
 
     def ask(self, client: Client, folder: Path, **job: Any) -> Told:
         return ask(client, self.world, self.server, folder, **job)
+
+    def replay(self, _: Client, folder: Path, **job: Any) -> Told:
+        return replay(self.world, self.server, folder, **job)
 
     def wait_for_answers(self, process: subprocess.Popen[bytes], number: int) -> bool:
         return wait(process, self.server, lambda counts: answers(counts) >= number)
@@ -298,11 +305,16 @@ def budget_row(bench: Bench, rows: int, concurrency: int, limit: float, *, kills
 
 
 def measure_memory(bench: Bench) -> Iterator[Row]:
-    for rows in bench.sizes.memory:
+    for rows, is_asked in [(rows, True) for rows in bench.sizes.memory] + [
+        (rows, False) for rows in bench.sizes.replayed
+    ]:
         bench.server.behave(records=False)
-        told = bench.ask(OURS, bench.fresh(), rows=rows)
+        run = bench.ask if is_asked else bench.replay
+        told = run(OURS, bench.fresh(), rows=rows)
         yield {
             "rows": f"{rows:,}",
+            "answers": "asked for" if is_asked else "in the journal",
+            "MB of imports": f"{told.phase_megabytes.get('imports', 0):.0f}",
             "MB while asking": f"{told.phase_megabytes.get('texts', 0):.0f}",
             "MB while checking": f"{told.phase_megabytes.get('checked', 0):.0f}",
             "peak MB": f"{told.megabytes:.0f}",

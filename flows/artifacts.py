@@ -23,12 +23,15 @@ from kg.graph import KnowledgeGraph
 from kg.plots import plot_graph
 from kg.sampling.tables import headline, report_table
 from kg.summary import graph_summary
+from synthie.judging.reading import estimates
+from synthie.judging.tables import estimates_page
 from synthie.pipeline import Run
 
 __all__ = [
     "show_card",
     "show_cost",
     "show_coverage",
+    "show_estimates",
     "show_graph",
     "show_metrics",
     "show_texts",
@@ -78,6 +81,13 @@ def show_texts(run: Run) -> None:
         reasons = "; ".join(f"**{reason['check']}**: {reason['detail']}" for reason in record["reasons"])
         lines.append(f"{_text_with_triplets(record)}\n\n{reasons}")
     _show("texts", run.texts, "Sample texts", *lines)
+
+
+def show_estimates(run: Run) -> None:
+    """What the judges say about the texts; nothing where there are none."""
+    told = estimates(run.judge)
+    if told is not None:
+        _show("estimates", run.judge, "What the data are worth", estimates_page(told))
 
 
 def show_card(run: Run) -> None:

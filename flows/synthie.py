@@ -1,4 +1,4 @@
-"""The flow "synthie": graph, sets, texts, data set, extractor, predictions, report.
+"""The flow "synthie": graph, sets, texts, judgements, data set, extractor, predictions, report.
 
 Each stage is a sub-flow with one long task; what it made is shown as artifacts.
 All work happens in the stage functions of `synthie.pipeline`: they recognise
@@ -28,6 +28,7 @@ from synthie.config import (
     ExtractorConfig,
     GenerationConfig,
     GraphConfig,
+    JudgeConfig,
     PredictionConfig,
     QualityConfig,
     RunConfig,
@@ -40,6 +41,7 @@ from synthie.pipeline import STAGES, Run
 __all__ = [
     "dataset_flow",
     "extractor_flow",
+    "judge_flow",
     "kg_flow",
     "predictions_flow",
     "report_flow",
@@ -58,6 +60,7 @@ def synthie(
     sampling: SamplingConfig = SamplingConfig(),
     generation: GenerationConfig = GenerationConfig(),
     quality: QualityConfig = QualityConfig(),
+    judge: JudgeConfig = JudgeConfig(),
     dataset: DatasetConfig = DatasetConfig(),
     extractor: ExtractorConfig = ExtractorConfig(),
     prediction: PredictionConfig = PredictionConfig(),
@@ -74,6 +77,7 @@ def synthie(
         sampling: How triplet sets are drawn from the graph.
         generation: Which LLM writes the texts, with which prompt, how hard it is driven.
         quality: What a text must fulfil to enter the data set.
+        judge: Who reads a sample of the texts a second time, to say what the data are worth.
         dataset: How the accepted samples are published.
         extractor: The model that learns text to triplets, and its training.
         prediction: How the extractor decodes the evaluated split.
@@ -88,6 +92,7 @@ def synthie(
         sampling=sampling,
         generation=generation,
         quality=quality,
+        judge=judge,
         dataset=dataset,
         extractor=extractor,
         prediction=prediction,
@@ -98,6 +103,7 @@ def synthie(
         kg_flow(config),
         sets_flow(config),
         texts_flow(config),
+        judge_flow(config),
         dataset_flow(config),
         extractor_flow(config),
         predictions_flow(config),
@@ -139,6 +145,14 @@ def texts_flow(config: RunConfig) -> Manifest:
         raise
     artifacts.show_cost(Run(config))
     artifacts.show_texts(Run(config))
+    return manifest
+
+
+@flow(name="judge", flow_run_name="judge of {config.run}")
+def judge_flow(config: RunConfig) -> Manifest:
+    """Have a sample of the texts judged, and estimate what the data are worth."""
+    manifest = _stage("judge", config)
+    artifacts.show_estimates(Run(config))
     return manifest
 
 
@@ -192,5 +206,7 @@ def run_stage(name: str, config: RunConfig) -> Manifest:
             watches.append(TextsWatch(Run(config).texts))
             if config.generation.global_limit:
                 gate = stack.enter_context(GlobalLimit(config.generation.global_limit))
+        if name == "judge" and config.judge.llm.global_limit:
+            gate = stack.enter_context(GlobalLimit(config.judge.llm.global_limit))
         progress = stack.enter_context(ArtifactProgress(stage, watches))
         return stage.run(Run(config, mapper, load_secret, gate), progress)

@@ -12,7 +12,6 @@ arrays themselves, by node number.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -20,13 +19,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import networkx as nx
 import numpy as np
-import pyarrow as pa
 
 from kg import backend
-from kg.columns import Qualifiers, SortedIds
-from kg.errors import InputError
-from kg.stage import read_manifest
-from kg.tables import NODE_SCHEMA, QUALIFIERS, RELATION_SCHEMA
+from kg.catalogue import Catalogue, Node, Relation, UnknownIdError, map_array
+from kg.columns import Qualifiers
+from kg.tables import QUALIFIERS
 from kg.views import Adjacency, DiMultiDegreeView, InMultiDegreeView, Nodes, OutMultiDegreeView
 
 if TYPE_CHECKING:
@@ -35,42 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["KnowledgeGraph", "Node", "Relation", "UnknownIdError"]
 
 _ID_BLOCK = 1 << 16
-_SHOWN = 80  # characters of an id in a message
 
 
-class UnknownIdError(InputError, KeyError):
-    """No node or relation of the graph has the id; a `KeyError`, as networkx expects of its mappings."""
-
-    __str__ = Exception.__str__  # KeyError's would quote the message
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A node of the graph; ``value`` is a literal's value as compact JSON, None for an entity."""
-
-    id: str
-    name: str
-    label: str
-    description: str
-    aliases: tuple[str, ...]
-    types: tuple[str, ...]
-    kind: str
-    value: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """A relation of the graph; ``count`` is the number of its triples."""
-
-    id: str
-    label: str
-    description: str
-    aliases: tuple[str, ...]
-    datatype: str
-    count: int
-
-
-class KnowledgeGraph(nx.MultiDiGraph):
+class KnowledgeGraph(Catalogue, nx.MultiDiGraph):
     """The graph of a finished ``kg`` stage; open it with `KnowledgeGraph.open`.
 
     Node number i is row i of ``node_table``, relation number r is row r of
@@ -90,9 +54,6 @@ class KnowledgeGraph(nx.MultiDiGraph):
     networkx makes copies, reversals and subgraphs, and those can be written.
     """
 
-    folder: Path
-    node_table: pa.Table
-    relation_table: pa.Table
     out_offsets: np.ndarray
     out_relations: np.ndarray
     out_objects: np.ndarray
@@ -101,7 +62,6 @@ class KnowledgeGraph(nx.MultiDiGraph):
     in_relations: np.ndarray
     in_subjects: np.ndarray
     in_edge_numbers: np.ndarray
-    item_numbers: np.ndarray
     frozen = True  # as networkx marks graphs that cannot be written
 
     def __new__(cls, *args: Any, **attributes: Any) -> Any:
@@ -114,12 +74,8 @@ class KnowledgeGraph(nx.MultiDiGraph):
         Raises:
             InputError: the folder is missing, its stage is not finished, or a file is damaged.
         """
-        folder = Path(folder)
-        read_manifest(folder)
+        graph = super().open(folder)
         backend.prefer()
-        graph: KnowledgeGraph = object.__new__(cls)
-        graph.folder = folder
-        graph._map_files(folder / "csr")
         graph.graph = {}
         graph.__networkx_cache__ = None  # nothing is ever converted
         graph._node = Nodes(graph)
@@ -128,88 +84,19 @@ class KnowledgeGraph(nx.MultiDiGraph):
         return graph
 
     def _map_files(self, csr: Path) -> None:
-        try:
-            for name, dtype in _ARRAYS.items():
-                array = np.load(csr / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                if array.dtype != dtype or array.ndim != 1:
-                    raise ValueError(f"{name}.npy holds {array.dtype}{list(array.shape)}, expected {dtype}[…]")
-                setattr(self, name, np.asarray(array))  # still mapped, without memmap's slow indexing
-            self.node_table = pa.ipc.open_file(pa.memory_map(str(csr / "nodes.arrow"))).read_all()
-            self.relation_table = pa.ipc.open_file(pa.memory_map(str(csr / "relations.arrow"))).read_all()
-            self._check_shapes()
-        except (OSError, ValueError, EOFError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            raise InputError(
-                f"The graph in {csr.parent} is damaged: {' '.join(str(error).split())}. "
-                f"Delete {csr.parent} and build the graph again."
-            ) from error
-
-    def _check_shapes(self) -> None:
-        if not (self.node_table.schema.equals(NODE_SCHEMA) and self.relation_table.schema.equals(RELATION_SCHEMA)):
-            raise ValueError("nodes.arrow or relations.arrow has other columns than expected")
+        super()._map_files(csr)
+        for name, dtype in _ARRAYS.items():
+            setattr(self, name, map_array(csr / f"{name}.npy", dtype))
         edges = len(self.out_objects)
-        lengths = {name: len(getattr(self, name)) for name in _ARRAYS if not name.endswith("offsets")}
-        del lengths["item_numbers"]
+        lengths = {len(getattr(self, name)) for name in _ARRAYS if not name.endswith("offsets")}
         offsets = [self.out_offsets, self.in_offsets]
-        if set(lengths.values()) != {edges} or any(
-            len(array) != self.node_count + 1 or array[-1] != edges for array in offsets
-        ):
+        if lengths != {edges} or any(len(array) != self.node_count + 1 or array[-1] != edges for array in offsets):
             raise ValueError("the arrays under csr/ do not fit together")
-        if len(self.item_numbers) > self.node_count:
-            raise ValueError("item_numbers.npy is longer than nodes.arrow")
-
-    @property
-    def node_count(self) -> int:
-        """Number of nodes."""
-        return len(self.node_table)
-
-    @property
-    def relation_count(self) -> int:
-        """Number of relations."""
-        return len(self.relation_table)
 
     @property
     def triple_count(self) -> int:
         """Number of triples, that is of edges."""
         return len(self.out_objects)
-
-    def node_number(self, identifier: str) -> int:
-        """The number of the node with this id.
-
-        Raises:
-            UnknownIdError: no node has it.
-        """
-        number = self.find_number(identifier)
-        if number < 0:
-            raise UnknownIdError(
-                f"{_shown(identifier)} is no node of the graph in {self.folder}. Its ids look like "
-                f"{self._example_ids()}; nodes.parquet lists them all."
-            )
-        return number
-
-    def find_number(self, identifier: object) -> int:
-        """The number of the node with this id, or -1: a binary search, by number among items, by id among the rest."""
-        if not isinstance(identifier, str):
-            hash(identifier)  # networkx expects TypeError for what cannot be a node
-            return -1
-        digits = identifier[1:]
-        if (
-            len(self.item_numbers)
-            and identifier[:1] == "Q"
-            and digits.isascii()
-            and digits.isdigit()
-            and len(digits) < 10
-            and digits[0] != "0"
-        ):
-            wanted = np.int32(digits)
-            place = int(self.item_numbers.searchsorted(wanted))
-            return place if place < len(self.item_numbers) and self.item_numbers[place] == wanted else -1
-        return self._ids.find(identifier)
-
-    def node_id(self, number: int) -> str:
-        """The id of the node with this number; `IndexError` if there is no such number."""
-        if 0 <= number < len(self.item_numbers):
-            return f"Q{self.item_numbers[number]}"
-        return self._ids[number]
 
     def node_ids(self) -> Iterator[str]:
         """The ids of all nodes by number."""
@@ -220,48 +107,11 @@ class KnowledgeGraph(nx.MultiDiGraph):
         """The ids of all nodes by number, as Python objects: object[nodes]."""
         return self.node_table["id"].to_numpy(zero_copy_only=False)
 
-    def node_row(self, number: int) -> dict[str, Any]:
-        """The row of the node table with this number."""
-        return self.node_table.slice(number, 1).to_pylist()[0]
-
     def node_attributes(self, number: int) -> dict[str, Any]:
         """What networkx sees of the node with this number: its row without the id."""
         row = self.node_row(number)
         del row["id"]
         return row
-
-    def node(self, identifier: str) -> Node:
-        """Everything known of a node; `UnknownIdError` if no node has the id."""
-        row = self.node_row(self.node_number(identifier))
-        return Node(**row | {"aliases": tuple(row["aliases"]), "types": tuple(row["types"])})
-
-    def relation_number(self, identifier: str) -> int:
-        """The number of the relation with this id.
-
-        Raises:
-            UnknownIdError: no relation of the graph has it.
-        """
-        try:
-            return self._relation_numbers[identifier]
-        except KeyError:
-            raise UnknownIdError(
-                f"{_shown(identifier)} is no relation of the graph in {self.folder}. {self._example_relation()}"
-            ) from None
-
-    def relation(self, identifier: str) -> Relation:
-        """Everything known of a relation; `UnknownIdError` if the graph has none with the id."""
-        row = self.relation_table.slice(self.relation_number(identifier), 1).to_pylist()[0]
-        return Relation(**row | {"aliases": tuple(row["aliases"])})
-
-    @cached_property
-    def relation_ids(self) -> list[str]:
-        """The ids of the relations by number."""
-        return self.relation_table["id"].to_pylist()
-
-    @cached_property
-    def relation_labels(self) -> list[str]:
-        """The labels of the relations by number."""
-        return self.relation_table["label"].to_pylist()
 
     @cached_property
     def edge_attribute_names(self) -> tuple[str, ...]:
@@ -346,40 +196,17 @@ class KnowledgeGraph(nx.MultiDiGraph):
     clear = clear_edges = update = _refuse
 
     @cached_property
-    def _ids(self) -> SortedIds:
-        return SortedIds(self.node_table["id"], len(self.item_numbers))
-
-    @cached_property
     def _qualifiers(self) -> Qualifiers:
         return Qualifiers(self.folder / "triples.parquet", self.triple_count)
 
-    def _example_ids(self) -> str:
-        numbers = sorted({0, min(len(self.item_numbers), self.node_count - 1)}) if self.node_count else []
-        return " or ".join(_shown(self.node_id(number)) for number in numbers) or "nothing, it is empty"
-
-    def _example_relation(self) -> str:
-        if not self.relation_ids:
-            return "It has no relations."
-        return f"Its ids look like {_shown(self.relation_ids[0])}; relations.parquet lists them all."
-
-    @cached_property
-    def _relation_numbers(self) -> dict[str, int]:
-        return {identifier: number for number, identifier in enumerate(self.relation_ids)}
-
 
 _ARRAYS = {
-    "out_offsets": np.dtype(np.int64),
-    "out_relations": np.dtype(np.int32),
-    "out_objects": np.dtype(np.int32),
-    "out_preferred": np.dtype(np.bool_),
-    "in_offsets": np.dtype(np.int64),
-    "in_relations": np.dtype(np.int32),
-    "in_subjects": np.dtype(np.int32),
-    "in_edge_numbers": np.dtype(np.int64),
-    "item_numbers": np.dtype(np.int32),
+    "out_offsets": np.int64,
+    "out_relations": np.int32,
+    "out_objects": np.int32,
+    "out_preferred": np.bool_,
+    "in_offsets": np.int64,
+    "in_relations": np.int32,
+    "in_subjects": np.int32,
+    "in_edge_numbers": np.int64,
 }
-
-
-def _shown(identifier: object) -> str:
-    text = repr(identifier)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

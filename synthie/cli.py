@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from synthie.commands.browse import browse
 from synthie.commands.command import (
     DEFAULT_RUN,
     ConfigOption,
@@ -27,9 +28,11 @@ from synthie.commands.command import (
     plan_run,
     progress_bar,
 )
+from synthie.commands.dataset import dataset_app
 from synthie.commands.journal import journal_app
 from synthie.commands.kg import kg_app
 from synthie.commands.prompt import prompt_app
+from synthie.commands.score import score
 from synthie.commands.status import show_status
 from synthie.errors import InputError, SynthieError
 
@@ -49,9 +52,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(kg_app, name="kg")
+app.add_typer(dataset_app, name="dataset")
 app.add_typer(journal_app, name="journal")
 app.add_typer(prompt_app, name="prompt")
+app.command("score")(score)
 app.command("status")(show_status)
+app.command("browse")(browse)
 
 
 def main() -> None:
@@ -144,9 +150,17 @@ def generate(
 
 
 @app.command()
-def dataset(config: ConfigOption = None, set_: SetOption = None, run: RunOption = None) -> None:
-    """Publish the accepted texts as a data set (Parquet, JSONL, card)."""
-    do_stage(plan_run(config, set_, run), find_stage("dataset"))
+def judge(config: ConfigOption = None, set_: SetOption = None, run: RunOption = None) -> None:
+    """Have a sample of the texts judged (an LLM, an extractor, an NLI model), and show what the data are worth.
+
+    Example: synthie judge --set judge.judges=[llm]
+    """
+    from synthie.commands.judging import print_estimates
+    from synthie.judging.reading import estimates
+
+    plan = plan_run(config, set_, run)
+    do_stage(plan, find_stage("judge"))
+    print_estimates(estimates(plan.judge))
 
 
 @app.command()

@@ -20,6 +20,7 @@ from kg.config import GraphConfig
 from kg.sampling.config import SamplingConfig
 from kg.stage import Settings
 from synthie.errors import ConfigError
+from synthie.judging.config import JudgeConfig, JudgeModelConfig
 from synthie.texts.config import BatchConfig, EndpointConfig, GenerationConfig, LocalServerConfig
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "ExtractorConfig",
     "GenerationConfig",
     "GraphConfig",
+    "JudgeConfig",
+    "JudgeModelConfig",
     "LocalServerConfig",
     "PredictionConfig",
     "QualityConfig",
@@ -107,8 +110,33 @@ class QualityConfig(Settings):
 class DatasetConfig(Settings):
     """How the accepted samples are published."""
 
+    # What the earlier data set holds is an input of the stage, wherever it lies.
+    NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"continue_from"})
+
     name: str = Field(default="synthie-sample", description="Name of the data set on its card.")
     licence: str = Field(default="cc0-1.0", description="Licence identifier for the card's metadata.")
+    judged_faulty: Literal["drop", "flag"] = Field(
+        default="drop",
+        description="What becomes of accepted texts that a deciding judge finds faulty: they are left out, or kept "
+        "with the faults in the column 'faults'. A person's verdict goes before the judge's.",
+    )
+    withheld_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description='Share of the training records that get an entity "not in the world", of those that keep a '
+        "triplet: all facts of the entity leave the label and go into the column 'withheld', while the text still "
+        "states them.",
+    )
+    withheld_test: bool = Field(
+        default=False,
+        description="Publish the test records with an entity withheld as a split of their own, test_withheld.",
+    )
+    continue_from: str | None = Field(
+        default=None,
+        description="Folder of a data set made from the same graph before, to which the records of this run are "
+        "added: its files stay as they are. Draw the sets with sampling.continue_from, so that they differ.",
+    )
 
 
 class ExtractorConfig(Settings):
@@ -146,7 +174,9 @@ class PredictionConfig(Settings):
 
     NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"device"})
 
-    split: Literal["validation", "test"] = Field(default="test", description="Split to predict.")
+    split: Literal["validation", "test", "test_unseen_entities", "test_unseen_combinations", "test_withheld"] = Field(
+        default="test", description="Split to predict. The last three are there where sampling or data set made them."
+    )
     max_records: int | None = Field(default=500, ge=1, description="Most records to predict. Empty: all.")
     beams: int | None = Field(
         default=None, ge=1, le=100, description="Beams of the search; 1 is greedy. Empty: the preset's."
@@ -164,8 +194,28 @@ class PredictionConfig(Settings):
 class EvaluationConfig(Settings):
     """What the report computes."""
 
+    # What the file holds is an input of the stage, wherever it lies.
+    NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"related_relations"})
+
     bootstrap: int = Field(default=50, ge=2, description="Bootstrap resamples for the confidence intervals.")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence of the intervals.")
+    significance: int = Field(
+        default=1000,
+        ge=0,
+        description="Resamples of the paired bootstrap that says whether two systems differ. 0: no such test.",
+    )
+    related_relations: str | None = Field(
+        default=None,
+        description="Text file with a relation and a parent of it (ids) at the start of each line: the report then "
+        "also says what the scores are if a relation above or below the right one counts as right.",
+    )
+    weak_factor: float = Field(
+        default=4.0,
+        ge=1,
+        le=1e6,
+        description="Largest factor in weak_relations.txt and weak_entities.txt, the tables for "
+        "sampling.relation_factors and sampling.entity_factors.",
+    )
 
 
 class RunnerConfig(Settings):
@@ -202,6 +252,7 @@ class RunConfig(Settings):
     sampling: SamplingConfig = SamplingConfig()
     generation: GenerationConfig = GenerationConfig()
     quality: QualityConfig = QualityConfig()
+    judge: JudgeConfig = JudgeConfig()
     dataset: DatasetConfig = DatasetConfig()
     extractor: ExtractorConfig = ExtractorConfig()
     prediction: PredictionConfig = PredictionConfig()

@@ -31,8 +31,9 @@ from synthie.llm.prompts import load_prompt
 from synthie.quality import QualityGate
 from synthie.texts.asking import Asking
 from synthie.texts.bill import Bill
-from synthie.texts.complaints import Complaints
+from synthie.texts.columns import frugal_memory, give_back
 from synthie.texts.compiling import Compiled, Compiler
+from synthie.texts.complaints import Complaints
 from synthie.texts.estimate import Estimate, estimate, price_at, sampled
 from synthie.texts.failures import any_failures
 from synthie.texts.questions import Questions, TripletSets, count_negatives, endpoint_identity, models_of
@@ -82,18 +83,21 @@ def generate_texts(
     _check_model(config)
     prompt = load_prompt(config.prompt)
 
+    @frugal_memory()
     def work(folder: Path) -> dict[str, Any]:
         triplet_sets = TripletSets(graph, sets)
         questions = Questions(config, prompt, triplet_sets, seed=seed)
         with _opened(questions, folder, max_usd, progress, secrets, gate) as (roster, journal, asking, bill):
-            gatekeeper = QualityGate(quality, triplet_sets.graph, questions.demonstrated)
-            questions.complain = Complaints(journal, gatekeeper)
+            gatekeeper = QualityGate(quality, triplet_sets.graph, questions.demonstrated, learns=quality.check_entities)
             compiler = Compiler(folder, questions, roster, journal, gatekeeper, progress)
+            questions.complain = Complaints(journal, gatekeeper, compiler.late_faults)
             while True:
                 asking.run()
                 compiler.check()
                 if not roster.advance():
+                    give_back()
                     compiler.check_repeats()
+                    compiler.check_relations()
                     if not roster.advance():
                         break
             compiled = compiler.write()
@@ -167,6 +171,7 @@ def _opened(
     roster = Roster(questions.sets.count, questions.config, only)
     with Journal(folder / "journal") as journal:
         bill = Bill(folder / "cost.json", estimate(questions, journal), journal, max_usd)
+        give_back()
         with Asking(
             questions, roster, journal, folder=folder, max_usd=max_usd, progress=progress, secrets=secrets, gate=gate
         ) as asking:

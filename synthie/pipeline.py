@@ -86,6 +86,7 @@ class Run:
         self.kg = self.folder / "kg"
         self.sets = self.folder / "sets"
         self.texts = self.folder / "texts"
+        self.judge = self.folder / "judge"
         self.dataset = self.folder / "dataset"
         self.extractor = self.folder / "extractor"
         self.predictions = self.folder / "predictions"
@@ -108,6 +109,7 @@ class Run:
     def generate_texts(self, progress: Progress = no_progress) -> Manifest:
         """Triplet sets → checked texts. Errors: see `synthie.generate.generate_texts`."""
         from synthie.generate import generate_texts
+        from synthie.judging.spending import left_for_texts
 
         return generate_texts(
             self.config.generation,
@@ -116,7 +118,7 @@ class Run:
             self.sets,
             self.texts,
             seed=self.config.seed,
-            max_usd=self.config.max_usd,
+            max_usd=left_for_texts(self.config.max_usd, self.judge),
             progress=progress,
             secrets=self._secrets,
             gate=self._gate,
@@ -128,6 +130,7 @@ class Run:
         Errors: see `synthie.texts.estimate.estimate_cost` and `synthie.generate.ask_pilot`.
         """
         from synthie.generate import ask_pilot
+        from synthie.judging.spending import left_for_texts
         from synthie.texts.estimate import estimate_cost
 
         config, seed = self.config.generation, self.config.seed
@@ -140,7 +143,7 @@ class Run:
             self.texts,
             texts=pilot,
             seed=seed,
-            max_usd=self.config.max_usd,
+            max_usd=left_for_texts(self.config.max_usd, self.judge),
             progress=progress,
             secrets=self._secrets,
             gate=self._gate,
@@ -164,11 +167,35 @@ class Run:
         with Journal(self.texts / "journal"):
             return cancel_batches(endpoint, self.texts / "batches")
 
+    def judge_texts(self, progress: Progress = no_progress) -> Manifest:
+        """Second opinions on a sample of the texts. Errors: see `synthie.judging.stage.judge_texts`."""
+        from synthie.judging.stage import judge_texts
+
+        return judge_texts(
+            self.config.judge,
+            self.kg,
+            self.texts,
+            self.judge,
+            seed=self.config.seed,
+            max_usd=self.config.max_usd,
+            progress=progress,
+            secrets=self._secrets,
+            gate=self._gate,
+        )
+
     def build_dataset(self, progress: Progress = no_progress) -> Manifest:
         """Accepted texts → data set with card. Errors: see `synthie.dataset.build_dataset`."""
         from synthie.dataset import build_dataset
 
-        return build_dataset(self.config.dataset, self.kg, self.sets, self.texts, self.dataset)
+        return build_dataset(
+            self.config.dataset,
+            self.kg,
+            self.sets,
+            self.texts,
+            self.dataset,
+            judge=self.folder / "judge",
+            seed=self.config.seed,
+        )
 
     def train_extractor(self, progress: Progress = no_progress) -> Manifest:
         """Data set → extractor. Errors: see `synthie.extractor.train.train_extractor`."""
@@ -195,6 +222,7 @@ class Run:
             self.report,
             seed=self.config.seed,
             extractor=self.extractor,
+            run=self.folder,
         )
 
 
@@ -202,7 +230,8 @@ STAGES = (
     Stage("kg", "build the knowledge graph", Run.build_graph),
     Stage("sets", "sample triplet sets", Run.sample_sets, ("kg",)),
     Stage("texts", "generate and check texts", Run.generate_texts, ("kg", "sets")),
-    Stage("dataset", "publish the data set", Run.build_dataset, ("kg", "sets", "texts")),
+    Stage("judge", "judge texts", Run.judge_texts, ("kg", "texts")),
+    Stage("dataset", "publish the data set", Run.build_dataset, ("kg", "sets", "texts", "judge")),
     Stage("extractor", "train the extractor", Run.train_extractor, ("kg", "dataset")),
     Stage("predictions", "predict the test split", Run.predict_split, ("dataset", "extractor")),
     Stage("report", "evaluate", Run.evaluate_predictions, ("dataset", "extractor", "predictions")),

@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, get_args
 
 from synthie.config import Action, Check, QualityConfig
 from synthie.records import Mention, Triplet
+from synthie.surface.cues import LearnedCues, Retold, TripletCues, find_cues, stable_hash
 from synthie.surface.english import (
     CHATTER,
     CHATTER_OPENING,
@@ -38,7 +40,7 @@ from synthie.surface.forms import Forms, Matches, Node, compile_forms, find_form
 from synthie.surface.language import foreign_word, is_acronym, long_sentences
 from synthie.surface.names import CLASS, COMMON, LONGEST_NAME, LONGEST_NOUN, PROPER, NameIndex
 from synthie.surface.relations import RelationCues
-from synthie.surface.repeats import near_duplicates
+from synthie.surface.repeats import Repeat, find_repeats
 from synthie.surface.tokens import (
     COMMON_KEYS,
     NEGATION_KEYS,
@@ -56,7 +58,8 @@ from synthie.surface.variants import is_derived, is_misspelt
 __all__ = ["CHECKS", "Graph", "QualityGate", "Reason", "Verdict"]
 
 CHECKS: tuple[Check, ...] = get_args(Check)
-_CACHED_NODES = 1 << 16
+_CACHED_NODES = 1 << 12  # a date's forms take 10 kB and more
+_FAR_TOO_LONG = 4  # times the words that a text may have: how well it states the triplets is not looked at any more
 _SENTENCE_END = re.compile(r"""[.!?…]["'”’»)\]]*\s*\Z""")
 
 
@@ -69,6 +72,13 @@ class Relation(Protocol):
     def aliases(self) -> Sequence[str]: ...
 
 
+class TypedNode(Node, Protocol):
+    """A node as the checks see it; `kg.catalogue.Node` is one."""
+
+    @property
+    def types(self) -> Sequence[str]: ...
+
+
 class Graph(Protocol):
     """What the checks ask of a knowledge graph; `kg.catalogue.Catalogue` fulfils it."""
 
@@ -76,7 +86,7 @@ class Graph(Protocol):
     def relation_ids(self) -> Sequence[str]: ...
     @property
     def node_table(self) -> Any: ...  # pyarrow.Table with columns id, name, label, description, aliases, types, kind
-    def node(self, identifier: str, /) -> Node: ...
+    def node(self, identifier: str, /) -> TypedNode: ...
     def relation(self, identifier: str, /) -> Relation: ...
 
 
@@ -96,12 +106,14 @@ class Verdict:
         repairable: not accepted, and the text may go back to its writer with its faults.
         reasons: all faults, in the order of the checks.
         mentions: node id -> character where it is first stated, -1 where it is not.
+        cues: what an accepted text tells its triplets with, where the gate learns.
     """
 
     accepted: bool
     repairable: bool
     reasons: list[Reason]
     mentions: dict[str, int]
+    cues: list[TripletCues] = field(default_factory=list)
 
 
 class QualityGate:
@@ -111,13 +123,18 @@ class QualityGate:
         config: what a text must fulfil.
         graph: names the nodes and relations.
         demonstrations: the texts of the prompt's demonstrations, which no response may repeat.
+        learns: verdicts on accepted texts shall have their cues, for `learned_cues`.
     """
 
-    def __init__(self, config: QualityConfig, graph: Graph, demonstrations: Iterable[str] = ()) -> None:
+    def __init__(
+        self, config: QualityConfig, graph: Graph, demonstrations: Iterable[str] = (), *, learns: bool = False
+    ) -> None:
         self._config = config
         self._graph = graph
+        self._learns = learns
         self._demonstrated = {keys for text in demonstrations for keys, _ in long_sentences(Tokens(text))}
         self._node_forms = lru_cache(_CACHED_NODES)(self._compile_node)
+        self._node_class = lru_cache(_CACHED_NODES)(self._class_of_node)
         self._relation_keys = lru_cache(_CACHED_NODES)(self._compile_relation)
 
     def check(
@@ -137,6 +154,10 @@ class QualityGate:
             topic: for a text that should state no triplet, the entity that it should name.
         """
         tokens = Tokens(text)
+        if len(tokens.keys) > _FAR_TOO_LONG * self._most_words(len(triplets)):
+            reasons = [*self._form_faults(text, tokens, bytearray(len(tokens.keys)), len(triplets), finish_reason)]
+            if (action := self.action(reasons)) != "flag":
+                return Verdict(False, action == "repair", reasons, {})
         named = [node for triplet in triplets for node in (triplet.subject, triplet.object)]
         forms = {node.uri: self._node_forms(node.uri) for node in (*named, *([topic] if topic else []))}
         matches = find_forms(tokens, forms, self._is_name)
@@ -154,7 +175,11 @@ class QualityGate:
             reasons += self._extra(tokens, forms, matches.covered, triplets)
         starts = {uri: tokens.starts[places[0]] if places else -1 for uri, places in matches.places.items()}
         worst = self.action(reasons)
-        return Verdict(worst in (None, "flag"), worst == "repair", reasons, starts)
+        accepted = worst in (None, "flag")
+        cues = []
+        if accepted and self._learns:
+            cues = [self.cues(triplet, _cue_words(tokens, triplet, matches)) for triplet in triplets]
+        return Verdict(accepted, worst == "repair", reasons, starts, cues)
 
     def action(self, reasons: Iterable[Reason]) -> Action | None:
         """What becomes of a text with these faults; None where there are none."""
@@ -162,9 +187,40 @@ class QualityGate:
         found = {config.actions.get(reason.check, config.action) for reason in reasons}
         return next((action for action in get_args(Action) if action in found), None)
 
-    def near_duplicates(self, texts: Sequence[str]) -> list[int | None]:
-        """For each text the index of an earlier text that it nearly repeats, or None; see `synthie.surface.repeats`."""
-        return near_duplicates(texts, self._config.near_duplicate)
+    def cues(self, triplet: Triplet, words: Iterable[str] = ()) -> TripletCues:
+        """A triplet and the folded words that may tell it, as `LearnedCues` takes them."""
+        return TripletCues(
+            self._relation_numbers[triplet.predicate.uri],
+            self._node_class(triplet.subject.uri),
+            self._node_class(triplet.object.uri),
+            tuple(dict.fromkeys([stable_hash(word) for word in words])),
+        )
+
+    def learned_cues(self) -> LearnedCues:
+        """What learns from the cues of all accepted texts, and finds those that tell another relation."""
+        return LearnedCues(len(self._relation_numbers))
+
+    def retold(self, text: str, triplets: Sequence[Triplet], retold: Retold) -> Reason:
+        """What is wrong with an accepted text, in words, from what `LearnedCues.judge` found."""
+        tokens = Tokens(text)
+        named = [node for triplet in triplets for node in (triplet.subject, triplet.object)]
+        matches = find_forms(tokens, {node.uri: self._node_forms(node.uri) for node in named}, self._is_name)
+        relation, rival = (
+            self._graph.relation(self._graph.relation_ids[number]).label for number in (retold.relation, retold.rival)
+        )
+        number, triplet, place = next(
+            (number, triplet, place)
+            for number, triplet in enumerate(triplets, start=1)
+            if self._relation_numbers[triplet.predicate.uri] == retold.relation
+            for place in _cue_places(tokens, triplet, matches)
+            if stable_hash(tokens.keys[place]) == retold.word
+        )
+        how = f"{tokens.span(place, place + 1)} is how the texts tell of '{rival}', not of '{relation}'."
+        return Reason("relation", f"{_triplet(number, triplet)}: {how}")
+
+    def near_duplicates(self, texts: Iterable[tuple[int, str]], folder: Path | None = None) -> Iterator[Repeat]:
+        """The texts, with labels, that nearly repeat an earlier one; see `synthie.surface.repeats.find_repeats`."""
+        return find_repeats(texts, self._config.near_duplicate, folder)
 
     @cached_property
     def names(self) -> NameIndex:
@@ -175,6 +231,16 @@ class QualityGate:
     def _cues(self) -> RelationCues:
         relations = ((uri, self._graph.relation(uri)) for uri in self._graph.relation_ids)
         return RelationCues((uri, relation.label, relation.aliases) for uri, relation in relations)
+
+    @cached_property
+    def _relation_numbers(self) -> dict[str, int]:
+        return {uri: number for number, uri in enumerate(self._graph.relation_ids)}
+
+    def _class_of_node(self, uri: str) -> int:
+        """The same number for nodes of one kind; free texts and entities of no type are each a kind of their own."""
+        node = self._graph.node(uri)
+        kind = node.types[0] if node.types else uri
+        return stable_hash(kind if node.kind in ("entity", "string") else node.kind)
 
     def _is_name(self, phrase: tuple[str, ...]) -> bool:
         return self.names.find([phrase], PROPER)[0] >= 0
@@ -203,12 +269,15 @@ class QualityGate:
             yield Reason("truncated", f"The text ends without a full stop: '…{text.rstrip()[-30:]}'.")
         if foreign := foreign_word(tokens, covered):
             yield Reason("language", f"{foreign} shows that the text is not English.")
-        words, most = len(tokens.keys), self._config.max_words_per_triplet * max(1, size)
+        words, most = len(tokens.keys), self._most_words(size)
         if words < self._config.min_words:
             yield Reason("length", f"The text has {words} words; at least {self._config.min_words} are asked for.")
         elif words > most:
             what = f"{size} triplets" if size else "a text without triplets"
             yield Reason("length", f"The text has {words} words; {what} may have at most {most}.")
+
+    def _most_words(self, triplets: int) -> int:
+        return self._config.max_words_per_triplet * max(1, triplets)
 
     def _copied(self, tokens: Tokens, covered: bytearray) -> Iterator[Reason]:
         """Sentences of the prompt's demonstrations that name what is not in the set."""
@@ -346,6 +415,15 @@ class QualityGate:
             if number >= 0 and (not found or start >= found[-1][1]):
                 found.append((start, end, number))
         return found
+
+
+def _cue_words(tokens: Tokens, triplet: Triplet, matches: Matches) -> list[str]:
+    return [tokens.keys[i] for i in _cue_places(tokens, triplet, matches)]
+
+
+def _cue_places(tokens: Tokens, triplet: Triplet, matches: Matches) -> list[int]:
+    places = matches.places
+    return find_cues(tokens, matches.covered, places[triplet.subject.uri], places[triplet.object.uri])
 
 
 def _opens_remark(tokens: Tokens, i: int) -> bool:

@@ -1,6 +1,7 @@
 """The documentation says what the code does."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_shown_exist_and_their_options_are_known(page: Path) -> None:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for line in re.findall(r"^\.venv/bin/synthie (.+)$", text, re.MULTILINE):
-        words = line.split("#")[0].split()
-        command = words[:2] if words[0] in ("journal", "kg", "prompt") else words[:1]
+        words = shlex.split(line, comments=True)
+        is_group = words[0] in ("dataset", "journal", "kg", "prompt") and not "".join(words[1:2]).startswith("-")
+        command = words[:2] if is_group else words[:1]
         assert CliRunner().invoke(app, [*command, "--help"]).exit_code == 0, line
         configs = [ROOT / words[i + 1] for i, word in enumerate(words) if word == "--config"]
         settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]

@@ -146,6 +146,7 @@ OPENAI = (
     Client("openai, aiohttp", "with_openai.py", {"aiohttp": True}, stores=False),
 )
 OURS = Client("ours", "with_synthie.py")
+ANSWERS = Client("answers", "answered.py")
 PEERS = (
     Client("curator", "with_curator.py", requirements=("bespokelabs-curator",)),
     Client("distilabel", "with_distilabel.py", requirements=("distilabel[openai]", "requests")),
@@ -212,7 +213,7 @@ def start(
     """Start a client on ``rows`` rows with its state in ``folder``. ``change``: edited, system or max_tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     options = client.options | {"retries": RETRIES}
-    if client is OURS:
+    if client in (OURS, ANSWERS):
         prompt = str(world.folder / OTHER_PROMPT) if change == "system" else PROMPT
         prices = {"input_usd_per_million": USD_PER_MILLION, "output_usd_per_million": USD_PER_MILLION}
         sets = str(world.sets(rows, edited=change == "edited"))
@@ -247,6 +248,21 @@ def start(
 def ask(client: Client, world: World, server: Server, folder: Path, **job: Any) -> Told:
     """Run a client to its end."""
     process = start(client, world, server, folder, **job)
+    return told(process, server, folder)
+
+
+def replay(world: World, server: Server, folder: Path, **job: Any) -> Told:
+    """Run our engine on a journal that has all answers; nobody is asked."""
+    written = start(ANSWERS, world, server, folder, **job)
+    if written.wait():
+        return Told(error=last_line((folder / "output.txt").read_text(errors="replace")))
+    process = start(OURS, world, server, folder, **job)
+    process.wait()
+    return told(process, server, folder)
+
+
+def told(process: subprocess.Popen[bytes], server: Server, folder: Path) -> Told:
+    """Wait for a client's end and read its report."""
     if not wait(process, server, lambda counts: False):
         kill(process)
         return Told(error=f"hangs: not done, and no request for {QUIET_S} s")

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from client import KEY, Meter, megabytes, read_job, report
+from client import Meter, forget_peak, megabytes, read_job, report
+from config import generation
 
-from synthie.config import GenerationConfig, QualityConfig
+from synthie.config import QualityConfig
 from synthie.errors import SynthieError
 from synthie.generate import generate_texts
 
-os.environ["OPENAI_API_KEY"] = KEY
 job = read_job()
-resident: defaultdict[str, float] = defaultdict(float)
+resident: dict[str, float] = {"imports": megabytes("VmRSS")}
 seconds: dict[str, float] = {}
 
 
 def note(done: int, total: int | None, unit: str, **details: Any) -> None:
-    """Memory and CPU seconds of each phase: "texts" while asking, "checked" from then on."""
+    """Peak memory and CPU seconds of each phase: "texts" while asking, "checked" from then on."""
     unit = "checked" if "checked" in seconds else unit
-    resident[unit] = max(resident[unit], megabytes("VmRSS"))
+    if unit not in seconds:
+        forget_peak()
+    resident[unit] = megabytes("VmHWM")
     seconds[unit] = meter.seconds
 
 
-config = GenerationConfig(
-    base_url=job.base_url,
-    model=job.model,
-    concurrency=job.concurrency,
-    max_tokens=job.max_tokens,
-    max_attempts=job.options["retries"],
-    prompt=job.options["prompt"],
-    **job.options.get("generation", {}),
-)
+config = generation(job)
 sets = Path(job.options["sets"])
 meter = Meter()
 texts, error = 0, ""
@@ -52,4 +44,5 @@ try:
     texts = manifest.counts["samples"] + manifest.counts["rejected"]
 except SynthieError as problem:
     error = type(problem).__name__
+note(0, None, "checked")
 report(job, meter, (), phase_cpu_s=seconds, phase_megabytes=resident, texts=texts, error=error)

@@ -121,13 +121,32 @@ class SamplingConfig(Settings):
         default=[], description="Ids of classes: entities that are an instance of one occur in no set."
     )
 
-    validation_share: float = Field(default=0.05, ge=0, lt=1, description="Share of the sets in the validation split.")
-    test_share: float = Field(default=0.05, ge=0, lt=1, description="Share of the sets in the test split.")
+    validation_share: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="Share of the sets in the validation split, test sets of unseen things aside.",
+    )
+    test_share: float = Field(default=0.05, ge=0, lt=1, description="Share of the sets in the test split, likewise.")
     held_out: Literal["sets", "triplets", "entities"] = Field(
         default="sets",
         description="What of validation and test is new to training: the sets; also each of their triplets; or also "
         "the entity each set starts from and all its others but hubs. The last two are drawn first, and training "
         "keeps away from them.",
+    )
+    unseen_entities_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the sets in a split of their own, test_unseen_entities: the entity each starts from and "
+        "all its others but hubs occur in no other split. They are drawn first, and all others keep away from them.",
+    )
+    unseen_combinations_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the combinations of two relations or more that training shall not have. Their sets are "
+        "a split of their own, test_unseen_combinations; each of their relations occurs in training in other company.",
     )
     negative_share: float = Field(
         default=0.0,
@@ -158,4 +177,6 @@ class SamplingConfig(Settings):
             raise ValueError("sizes: like and sizes_from belong together; set both or neither")
         if self.validation_share + self.test_share >= 1:
             raise ValueError("validation_share and test_share leave nothing to train on")
+        if self.held_out == "entities" and self.unseen_entities_share:
+            raise ValueError("with held_out: entities the test split is one of unseen entities; unset the share")
         return self

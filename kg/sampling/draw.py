@@ -27,7 +27,7 @@ from kg.sampling.kernels import BLOCK, add_contents, block_sums, count_sets, has
 from kg.sampling.reference import Reference
 from kg.sampling.rounds import Alone, Drawer, Mapped, Threads, draw_round
 from kg.sampling.sizes import size_distribution
-from kg.sampling.splits import SPLITS, Phase, Reserve, deal_sets, phases
+from kg.sampling.splits import SPLITS, Phase, Reserve, deal_open_sets, phases
 from kg.sampling.state import CoverageState, Frozen, Rows, Walk
 from kg.sampling.weights import (
     CLOSED,
@@ -353,11 +353,9 @@ def _joined(
     edges = np.concatenate([_edges(part.rows) for part in parts]).astype(np.int64)
     numbers = np.concatenate([part.numbers for part in parts])
     sizes = [len(part.numbers) for part in parts]
-    if config.held_out == "sets":
-        relations = rounds.arrays.out_relations[edges].astype(np.int64)
-        splits = deal_sets(config, seed, numbers, offsets, relations, len(rounds.ids.relations))
-    else:
-        splits = np.repeat(np.array([part.split for part in parts], np.int64), sizes)
+    relations = rounds.arrays.out_relations[edges].astype(np.int64)
+    splits = np.repeat(np.array([-1 if part.split is None else part.split for part in parts], np.int64), sizes)
+    splits = deal_open_sets(config, seed, splits, numbers, offsets, relations, len(rounds.ids.relations))
     return DrawnSets(
         offsets=offsets,
         edges=edges,

@@ -2,13 +2,16 @@
 
 ``held_out: sets`` deals finished sets. For ``triplets`` and ``entities`` the sets of
 a split are drawn as a phase of their own, test first, training last; what a phase
-draws belongs to its split from then on, and the other phases keep away from it.
+draws belongs to its split from then on, and the other phases keep away from it. So are
+those of test_unseen_entities, before all others. Those of test_unseen_combinations are
+picked from finished sets by a hash of their relations alone, so that runs which
+continue each other pick the same combinations.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +22,12 @@ from kg.sampling.config import SamplingConfig
 from kg.sampling.kernels import close_edges, split_keys, swap_into_training
 from kg.sampling.state import CoverageState
 
-__all__ = ["SPLITS", "Phase", "Reserve", "deal", "deal_sets", "phases"]
+__all__ = ["SPLITS", "Phase", "Reserve", "deal", "deal_open_sets", "deal_sets", "phases"]
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "validation", "test")
-_TRAIN, _VALIDATION, _TEST = range(3)
+SPLITS = ("train", "validation", "test", "test_unseen_entities", "test_unseen_combinations")
+_TRAIN, _VALIDATION, _TEST, _UNSEEN_ENTITIES, _UNSEEN_COMBINATIONS = range(5)
 _HUB_DEGREE = 8
 
 
@@ -40,10 +43,14 @@ class Phase(NamedTuple):
 
 def phases(config: SamplingConfig, n_sets: int) -> list[Phase]:
     """What is drawn in which order, ``n_sets`` in all; the shares are exact to rounding."""
+    unseen = round(n_sets * config.unseen_entities_share)
+    others = n_sets - unseen
+    planned = [Phase(_UNSEEN_ENTITIES, unseen)]
     if config.held_out == "sets":
-        return [Phase(None, n_sets)]
-    test, validation = round(n_sets * config.test_share), round(n_sets * config.validation_share)
-    planned = [Phase(_TEST, test), Phase(_VALIDATION, validation), Phase(_TRAIN, n_sets - test - validation)]
+        planned += [Phase(None, others)]
+    else:
+        test, validation = round(others * config.test_share), round(others * config.validation_share)
+        planned += [Phase(_TEST, test), Phase(_VALIDATION, validation), Phase(_TRAIN, others - test - validation)]
     return [phase for phase in planned if phase.n_sets]
 
 
@@ -89,23 +96,80 @@ def deal_sets(
     return splits
 
 
+def deal_open_sets(
+    config: SamplingConfig,
+    seed: int,
+    splits: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    relations: NDArray[np.int64],
+    n_relations: int,
+) -> NDArray[np.int64]:
+    """For each set the index into `SPLITS`, int64[k].
+
+    Sets of unseen combinations go into their split, wherever they were, except those of unseen entities, which do not
+    train either. One with a relation that no training set has is a test set instead: it could not tell whether the
+    relations or their company are hard. What is open then is dealt.
+
+    Args:
+        splits: int64[k], those of the phases, -1 where a phase draws sets of all splits.
+        numbers, offsets, relations, n_relations: as for `deal_sets`.
+    """
+    apart = _unseen_combinations(config.unseen_combinations_share, offsets, relations) & (splits != _UNSEEN_ENTITIES)
+    splits = np.where(apart, _UNSEEN_COMBINATIONS, splits)
+    sizes = np.diff(offsets)
+    is_open = splits == -1
+    if is_open.any():
+        open_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[is_open])])
+        open_relations = relations[np.repeat(is_open, sizes)]
+        splits[is_open] = deal_sets(config, seed, numbers[is_open], open_offsets, open_relations, n_relations)
+    if apart.any():
+        trained = np.bincount(relations[np.repeat(splits == _TRAIN, sizes)], minlength=n_relations) > 0
+        places = np.repeat(np.arange(len(splits)), sizes)
+        lacking = apart & (np.bincount(places[~trained[relations]], minlength=len(splits)) > 0)
+        splits[lacking] = _TEST
+        if lacking.any():
+            log.warning(
+                "%d sets of unseen combinations have a relation without a training set; they are test sets.",
+                np.count_nonzero(lacking),
+            )
+    return splits
+
+
+def _unseen_combinations(share: float, offsets: NDArray[np.int64], relations: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool[k]: sets of two relations or more whose combination is among the share that training shall not have."""
+    k = len(offsets) - 1
+    places = np.repeat(np.arange(k), np.diff(offsets))
+    order = np.lexsort((relations, places))
+    places, relations = places[order], relations[order]
+    is_new = np.ones(len(order), np.bool_)
+    is_new[1:] = (places[1:] != places[:-1]) | (relations[1:] != relations[:-1])
+    codes = np.zeros(k, np.uint64)
+    np.add.at(codes, places[is_new], split_keys(np.uint64(0), relations[is_new]))
+    keys = split_keys(np.uint64(0), codes.view(np.int64)) >> np.uint64(11)  # 53 bits, which a float holds exactly
+    several: NDArray[np.bool_] = np.bincount(places[is_new], minlength=k) > 1
+    return several & (keys < share * (1 << 53))
+
+
 class Reserve:
     """Keeps the splits apart where their triplets or entities must differ.
 
     Hubs, entities that are the object of more than 8 triplets, belong to nobody: no text could do without them.
     Validation and test have no triplet between two of these, so all of their triplets are new. They never take the
     first triplet of a relation, so that training has some of each. What earlier runs drew without holding it out
-    may be in their training sets, so it belongs to training.
+    may be in their training sets, so it belongs to training. Where only the sets of test_unseen_entities have
+    entities of their own, all that other sets draw belongs to training.
     """
 
     def __init__(self, config: SamplingConfig, arrays: Arrays, state: CoverageState) -> None:
         self._kind = config.held_out
         self._arrays = arrays
         self._state = state
+        self._owns_entities = self._kind == "entities" or config.unseen_entities_share > 0 or len(state.node_owners) > 0
         _refuse_to_mix(self._kind, state)
         if self._kind == "triplets" and not len(state.edge_owners):
             state.edge_owners = np.where(state.edge_counts > 0, _TRAIN + 1, 0).astype(np.uint8)
-        if self._kind == "entities":
+        if self._owns_entities:
             self._common = (np.diff(arrays.in_offsets) > _HUB_DEGREE) | ~arrays.is_entity
             if not len(state.node_owners):
                 seen = (state.node_counts > 0) & ~self._common
@@ -117,50 +181,61 @@ class Reserve:
 
     def closed_edges(self, split: int | None) -> NDArray[np.bool_]:
         """bool[m]: edges that the sets of a split may not use; empty if all are open."""
-        if self._kind == "entities" and split != _TRAIN:
-            common_ends: NDArray[np.bool_] = (
-                self._common[self._arrays.subjects] & self._common[self._arrays.out_objects]
-            )
-            return common_ends
-        if self._kind != "triplets" or split is None:
-            return np.zeros(0, np.bool_)
-        closed: NDArray[np.bool_] = close_edges(self._arrays, self._state.edge_owners, split + 1)
+        arrays = self._arrays
+        closed: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        if self._kind == "triplets" and split is not None:
+            closed = close_edges(arrays, self._state.edge_owners, split + 1)
+        if self._has_own_entities(split):
+            common_ends = self._common[arrays.subjects] & self._common[arrays.out_objects]
+            closed = closed | common_ends if len(closed) else common_ends
         return closed
 
     def closed_nodes(self, split: int | None) -> NDArray[np.bool_]:
         """bool[n]: nodes that the sets of a split may not use."""
-        if self._kind != "entities" or split is None:
+        if not self._owns_entities:
             return np.zeros(len(self._arrays.is_entity), np.bool_)
         owners = self._state.node_owners
-        closed = (owners != 0) & (owners != split + 1)
-        return closed if split == _TRAIN else closed | (self._for_training & ~self._common)
+        closed: NDArray[np.bool_] = (owners != 0) & (owners != self._owner(split))
+        return closed | (self._for_training & ~self._common) if self._has_own_entities(split) else closed
 
     def no_start(self, split: int | None) -> NDArray[np.bool_]:
         """bool[n]: nodes from which no set of a split may start."""
-        if self._kind != "entities" or split in (None, _TRAIN):
-            return np.zeros(len(self._arrays.is_entity), np.bool_)
-        return self._common
+        return self._common if self._has_own_entities(split) else np.zeros(len(self._arrays.is_entity), np.bool_)
 
     def take(self, split: int | None, edges: NDArray[np.int32]) -> None:
         """What the sets of a split have drawn is theirs."""
-        if split is None:
-            return
-        if self._kind == "triplets":
+        if self._kind == "triplets" and split is not None:
             self._state.edge_owners[edges] = split + 1
-        elif self._kind == "entities":
-            nodes = np.concatenate([self._arrays.subjects[edges], self._arrays.out_objects[edges]])
-            self._state.node_owners[nodes[~self._common[nodes]]] = split + 1
+        if self._owns_entities:
+            self._take_nodes(split, np.concatenate([self._arrays.subjects[edges], self._arrays.out_objects[edges]]))
 
     def take_topics(self, split: int | None, nodes: NDArray[np.int64]) -> None:
         """The topics of the negative sets of a split are its own, too."""
-        if self._kind == "entities" and split is not None:
-            self._state.node_owners[nodes[~self._common[nodes]]] = split + 1
+        if self._owns_entities:
+            self._take_nodes(split, nodes)
+
+    def _take_nodes(self, split: int | None, nodes: NDArray[Any]) -> None:
+        self._state.node_owners[nodes[~self._common[nodes]]] = self._owner(split)
+
+    def _has_own_entities(self, split: int | None) -> bool:
+        """Whether a split is one of unseen entities."""
+        return split == _UNSEEN_ENTITIES or (self._kind == "entities" and split != _TRAIN)
+
+    def _owner(self, split: int | None) -> int:
+        """Whose entities the sets of a split use."""
+        return 1 + (split if split is not None and self._has_own_entities(split) else _TRAIN)
 
 
 def _refuse_to_mix(kind: str, state: CoverageState) -> None:
-    for earlier, owners in (("triplets", state.edge_owners), ("entities", state.node_owners)):
-        if len(owners) and kind != earlier:
-            raise ConfigError(
-                f"The earlier sets were drawn with 'sampling.held_out: {earlier}', these shall be with '{kind}': their "
-                f"training sets might hold what the earlier test sets promise to be new. Set it to '{earlier}'."
-            )
+    earlier = kind
+    if len(state.edge_owners):
+        earlier = "triplets"
+    elif np.isin(state.node_owners, (_VALIDATION + 1, _TEST + 1)).any():
+        earlier = "entities"
+    elif kind == "entities" and np.any(state.node_owners == _UNSEEN_ENTITIES + 1):
+        earlier = "sets"
+    if kind != earlier:
+        raise ConfigError(
+            f"The earlier sets were drawn with 'sampling.held_out: {earlier}', these shall be with '{kind}': their "
+            f"training sets might hold what the earlier test sets promise to be new. Set it to '{earlier}'."
+        )

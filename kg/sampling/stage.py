@@ -96,11 +96,11 @@ def _inputs(config: SamplingConfig, graph_hash: str, folder: Path) -> dict[str, 
         elif path is not None:
             inputs[name] = "\n".join(map(file_digest, sorted(Path(path).rglob("*.parquet"))))
     if config.continue_from is not None:
-        inputs["continue_from"] = _earlier_hash(Path(config.continue_from), graph_hash, folder)
+        inputs["continue_from"] = _earlier_hash(config, Path(config.continue_from), graph_hash, folder)
     return inputs
 
 
-def _earlier_hash(earlier: Path, graph_hash: str, folder: Path) -> str:
+def _earlier_hash(config: SamplingConfig, earlier: Path, graph_hash: str, folder: Path) -> str:
     if earlier.resolve() == folder.resolve():
         raise ConfigError(
             f"'sampling.continue_from' is {earlier}, the folder that this run writes to. Give the new sets a run of "
@@ -115,6 +115,13 @@ def _earlier_hash(earlier: Path, graph_hash: str, folder: Path) -> str:
         raise ConfigError(
             f"The sets in {earlier} were not drawn from this graph, so they cannot be continued. Correct "
             "'sampling.continue_from', or unset it to begin anew."
+        )
+    share = manifest.config.get("unseen_combinations_share", 0.0)
+    if share != config.unseen_combinations_share:
+        raise ConfigError(
+            f"The sets in {earlier} were drawn with 'sampling.unseen_combinations_share: {share}', so their training "
+            f"sets may hold combinations that {config.unseen_combinations_share} would promise to be new, or the "
+            f"other way round. Set it to {share}."
         )
     return manifest.output_hash
 

@@ -95,7 +95,8 @@ def do_stage(plan: Run, stage: Stage) -> None:
             name: value.get("total") if isinstance(value, dict) else value for name, value in manifest.counts.items()
         }
         figures = [f"{name} {value:,}" for name, value in totals.items() if isinstance(value, int) and value]
-        typer.echo(f"{stage.title}: {manifest.seconds:.1f} s, {', '.join(figures)}, in {plan.folder / stage.name}")
+        told = ", ".join([f"{manifest.seconds:.1f} s", *figures])
+        typer.echo(f"{stage.title}: {told}, in {plan.folder / stage.name}")
 
 
 @contextmanager

@@ -18,9 +18,18 @@ from rich.text import Text
 if TYPE_CHECKING:
     from kg.graph import KnowledgeGraph
     from kg.query.lookup import Hit
+    from kg.sampling.tables import ReportTable
     from synthie.commands.kg_query import Cell
 
-__all__ = ["print_coverage", "print_hits", "print_node", "print_relation", "print_rows", "print_summary"]
+__all__ = [
+    "print_coverage",
+    "print_hits",
+    "print_node",
+    "print_relation",
+    "print_rows",
+    "print_summary",
+    "print_tables",
+]
 
 _RELATIONS = 15  # most frequent ones that are listed
 _LITERALS = ("date", "quantity", "coordinate", "string")
@@ -81,9 +90,14 @@ def print_coverage(report: dict[str, Any]) -> None:
     """The main figures of `kg.sampling.report.coverage_report` as tables."""
     from kg.sampling.tables import headline, report_table
 
+    print_tables(headline(report), report_table(report))
+
+
+def print_tables(headline: str, tables: Iterable[ReportTable]) -> None:
+    """A sentence and tables below it."""
     console = _console()
-    console.print(Text(f"\n{headline(report)}\n", "bold"))
-    for found in report_table(report):
+    console.print(Text(f"\n{headline}\n", "bold"))
+    for found in tables:
         if not found.rows:
             console.print(Text(f"{found.title}\n", "bold"))
             continue

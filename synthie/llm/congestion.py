@@ -27,6 +27,7 @@ _TRIAL_CALLS = 16
 _MEASURING_CALLS = 20  # of the trial after a cut
 _FEWEST_CALLS = 4  # that a decision may rest on
 _FEWEST_REFUSALS = 2  # that do not end a trial early
+_MEASURED_REFUSALS = 7  # that do not end the trial after a cut early: it has to measure their share
 _LONGEST_TRIAL_S = 5.0
 _TOLERATED = 0.045  # share of refusals that is the price of knowing the limit; also the first step up after a cut
 _SEARCHING = 0.1  # a gain from which on the limits are far off
@@ -199,7 +200,7 @@ class CongestionControl:
         trial.refusals += 1
         if retry_after is not None:
             trial.shortest_retry_after = min(trial.shortest_retry_after, retry_after)
-        most = _FEWEST_REFUSALS if self._uncut is None else 7
+        most = _FEWEST_REFUSALS if self._uncut is None else _MEASURED_REFUSALS
         if trial.ended is None and trial.refusals > most and trial.exceeds(self._usual, 4.0):
             trial.ended = now  # no need to see more: only what comes of those under way
             self._next_start = now + self._lag

@@ -10,8 +10,8 @@ part of which may have been compacted into a Parquet file (`synthie.llm.archive`
   if the process dies, whoever opens the journal next charges it.
 * Opening scans all segments. A torn tail is copied to ``<segment>.damaged-<offset>``
   and cut off; a damaged record in the middle is skipped and left in place.
-* Memory holds the keys and where their records are, 36 to 72 bytes a row
-  (`synthie.llm.key_index`).
+* Which record answers which key is sorted in temporary files; memory holds the
+  latest keys and one byte a row (`synthie.llm.key_index`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ SYNC_SECONDS = 0.5  # longest time that a record waits for fdatasync
 SEGMENT_BYTES = 256 << 20  # a new segment file is begun beyond this size
 
 _OFFSET_BITS = 40  # a place is segment number << 40 | offset; with number 0, a row of the archive
-_INDEXED_ROWS = 1 << 16  # put into the index at once
+_INDEXED_ROWS = 1 << 17  # put into the index at once
 _IN_FLIGHT = "in-flight"
 _TRIES = 5  # to read files that a compaction replaces at the same time
 
@@ -82,7 +82,7 @@ class Journal:
     def __init__(self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._folder = folder
         self._segment_bytes = segment_bytes
-        self._index = KeyIndex()
+        self._index = KeyIndex(folder)
         self._spent = 0
         self._archive: Archive | None = None
         self._archived = 0  # segments in the archive
@@ -170,7 +170,10 @@ class Journal:
             StorageError: the disk is full or fails. Earlier records are intact.
         """
         place = self._write(RESPONSE, record.key, record.cost, encode_record(record))
-        self._index.put(record.key, place)
+        try:
+            self._index.put(record.key, place)
+        except OSError as error:
+            raise as_storage_error(error, self._folder) from error
 
     def charge(self, cost: int, reason: str) -> None:
         """Account for ``cost`` picodollars that no response stands for, such as a try that timed out."""
@@ -227,6 +230,7 @@ class Journal:
     def _close_files(self) -> None:
         for descriptor in (*self._files, self._lock):
             os.close(descriptor)
+        self._index.close()
         if self._holds is not None:
             self._holds.close()
         if self._archive is not None:

@@ -1,54 +1,74 @@
-"""Which place belongs to which key, for millions of keys in little memory.
+"""Which place belongs to which key, for millions of keys in hardly any memory.
 
-One open-addressing hash table with linear probing in flat arrays: 24 bytes a
-slot, at most `_MAX_LOAD` of the slots taken, so 36 to 72 bytes a key. Single
-keys go through plain Python, many at once (opening, growing) through numpy
-views of the same arrays.
+The keys that came last are in a dictionary, all others sorted in temporary files:
+keys (16 bytes each) and places (8). Of every block of `_BLOCK` keys the first is in
+memory, so looking a key up reads one block, and its place where it is found: some
+3 µs. When the dictionary is full, it is merged into the files in one pass.
 """
 
 from __future__ import annotations
 
-from array import array
+import os
+import sys
+import tempfile
+from bisect import bisect_right
 from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["KeyIndex"]
 
-_MAX_LOAD = 2 / 3
-_BATCH = 1 << 16  # keys put at once; bounds the memory that putting takes
+_KEY = np.dtype("S16")  # compared by bytes; numpy takes no notice of zeros at the end, which are the least anyway
+_BLOCK = 64  # keys
+_FEWEST, _MOST = 1 << 9, 1 << 15  # keys in the dictionary before a merge …
+_SHARE = 8  # … and in between so many times fewer than all
+_CHUNK = 1 << 16  # keys merged at once
+_ENTRY_BYTES = 200  # of a key and its place in the dictionary
 
 
 class KeyIndex:
-    """Key (16 bytes, uniformly distributed) -> place (0 ≤ place < 2⁶³)."""
+    """Key (16 bytes) -> place (0 ≤ place < 2⁶³).
 
-    def __init__(self) -> None:
+    Args:
+        folder: where the temporary files go.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
         self._count = 0
-        self._allocate(1 << 10)
+        self._recent: dict[bytes, int] = {}
+        self._rows = 0  # in the files
+        self._firsts: list[bytes] = []  # of each block of the files
+        self._keys: IO[bytes] | None = None
+        self._places: IO[bytes] | None = None
 
     def __len__(self) -> int:
         return self._count
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays."""
-        return 3 * 8 * len(self._places)
+        """About how many bytes of memory are taken."""
+        return _ENTRY_BYTES * len(self._recent) + (8 + sys.getsizeof(bytes(_KEY.itemsize))) * len(self._firsts)
 
     def get(self, key: bytes) -> int:
         """The key's place, or -1."""
-        return self._places[self._slot(int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little"))] - 1
+        place = self._recent.get(key)
+        return self._find(key) if place is None else place
 
     def put(self, key: bytes, place: int) -> None:
-        """Set the key's place, in the stead of an earlier one."""
-        first, second = int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
-        slot = self._slot(first, second)
-        if not self._places[slot]:
-            if self._count >= _MAX_LOAD * len(self._places):
-                self._grow(self._count + 1)
-                slot = self._slot(first, second)
-            self._count += 1
-        self._firsts[slot], self._seconds[slot], self._places[slot] = first, second, place + 1
+        """Set the key's place, in the stead of an earlier one.
+
+        Raises:
+            OSError: a temporary file cannot be written. The key is there all the same.
+        """
+        self._count += key not in self._recent and self._find(key) < 0
+        self._recent[key] = place
+        if len(self._recent) >= max(_FEWEST, min(_MOST, self._rows // _SHARE)):
+            self._merge(b"".join(self._recent), np.array(list(self._recent.values()), np.uint64))
+            self._recent.clear()
 
     def put_many(self, keys: bytes | bytearray, places: NDArray[np.uint64]) -> None:
         """Set the places of many keys, as if put one after the other.
@@ -56,62 +76,95 @@ class KeyIndex:
         Args:
             keys: the keys without anything between them.
             places: [n] uint64, the place of each.
+
+        Raises:
+            OSError: a temporary file cannot be written.
         """
-        halves = np.frombuffer(keys, "<u8").reshape(-1, 2)
-        for start in range(0, len(places), _BATCH):
-            part = slice(start, start + _BATCH)
-            wanted = self._count + len(places[part])
-            if wanted > _MAX_LOAD * len(self._places):
-                self._grow(wanted)
-            self._insert(halves[part, 0], halves[part, 1], places[part] + np.uint64(1))
+        if len(places):
+            recent = np.array(list(self._recent.values()), np.uint64)
+            self._merge(b"".join(self._recent) + keys, np.concatenate([recent, places]))
+            self._recent.clear()
+            self._count = self._rows
 
     def keys(self) -> Iterator[bytes]:
         """All keys, in no particular order."""
-        for first, second, place in zip(self._firsts, self._seconds, self._places, strict=True):
-            if place:
-                yield first.to_bytes(8, "little") + second.to_bytes(8, "little")
+        for start in range(0, self._rows, _CHUNK):
+            keys, _ = self._stored(start, min(self._rows, start + _CHUNK))
+            yield from (key for key in _split(keys) if key not in self._recent)
+        yield from self._recent
 
-    def _slot(self, first: int, second: int) -> int:
-        firsts, seconds, places, mask = self._firsts, self._seconds, self._places, self._mask
-        slot = first & mask
-        while places[slot] and (firsts[slot] != first or seconds[slot] != second):
-            slot = (slot + 1) & mask
-        return slot
+    def close(self) -> None:
+        """Give the temporary files back."""
+        for file in (self._keys, self._places):
+            if file is not None:
+                file.close()
 
-    def _insert(self, first: NDArray[np.uint64], second: NDArray[np.uint64], place: NDArray[np.uint64]) -> None:
-        """Put a batch for which there is room; all keys take one step of their probing at a time.
+    def _find(self, key: bytes) -> int:
+        """The key's place in the files, or -1."""
+        block = bisect_right(self._firsts, key) - 1
+        if block < 0 or self._keys is None or self._places is None:
+            return -1
+        size = len(key)
+        keys = os.pread(self._keys.fileno(), _BLOCK * size, block * _BLOCK * size)
+        at = keys.find(key)
+        while at > 0 and at % size:  # across two keys
+            at = keys.find(key, at + 1)
+        if at < 0:
+            return -1
+        return int.from_bytes(os.pread(self._places.fileno(), 8, 8 * (block * _BLOCK + at // size)), sys.byteorder)
 
-        Equal keys of a batch probe in step, and of several values for one slot numpy keeps the last: so the last
-        of equal keys wins, as it must.
-        """
-        firsts, seconds, places = (np.frombuffer(part, np.uint64) for part in self._arrays())
-        slot = first & np.uint64(self._mask)
-        while len(slot):
-            free = places[slot] == 0
-            taken = slot[free]
-            firsts[taken], seconds[taken], places[taken] = first[free], second[free], place[free]
-            at_home = (firsts[slot] == first) & (seconds[slot] == second)
-            known = at_home & ~free
-            places[slot[known]] = place[known]
-            away = ~at_home
-            first, second, place = first[away], second[away], place[away]
-            slot = (slot[away] + np.uint64(1)) & np.uint64(self._mask)
-        self._count = int(np.count_nonzero(places))
+    def _stored(self, start: int, end: int) -> tuple[NDArray[np.bytes_], NDArray[np.uint64]]:
+        """Keys and places of the rows ``start`` to ``end`` of the files."""
+        if self._keys is None or self._places is None:
+            return np.empty(0, _KEY), np.empty(0, np.uint64)
+        size = _KEY.itemsize
+        keys = os.pread(self._keys.fileno(), (end - start) * size, start * size)
+        return np.frombuffer(keys, _KEY), np.frombuffer(
+            os.pread(self._places.fileno(), 8 * (end - start), 8 * start), np.uint64
+        )
 
-    def _arrays(self) -> tuple[array[int], array[int], array[int]]:
-        return self._firsts, self._seconds, self._places
+    def _merge(self, raw: bytes | bytearray, places: NDArray[np.uint64]) -> None:
+        """Write the files anew, with these keys; the later of equal keys wins."""
+        keys, places = _sorted(np.frombuffer(raw, _KEY), places)
+        files = [tempfile.TemporaryFile(dir=self._folder, buffering=0) for _ in range(2)]  # noqa: SIM115
+        try:
+            rows, firsts, taken = 0, list[bytes](), 0
+            for start in range(0, max(self._rows, 1), _CHUNK):
+                end = min(self._rows, start + _CHUNK)
+                old_keys, old_places = self._stored(start, end)
+                to = len(keys) if end == self._rows else int(np.searchsorted(keys, old_keys[-1], "right"))
+                merged_keys, merged_places = _sorted(
+                    np.concatenate([old_keys, keys[taken:to]]), np.concatenate([old_places, places[taken:to]])
+                )
+                taken = to
+                firsts += _split(merged_keys[-rows % _BLOCK :: _BLOCK])
+                rows += len(merged_keys)
+                for file, part in zip(files, (merged_keys, merged_places), strict=True):
+                    _write(file, part.tobytes())
+        except BaseException:
+            for file in files:
+                file.close()
+            raise
+        self.close()
+        self._keys, self._places = files
+        self._rows, self._firsts = rows, firsts
 
-    def _allocate(self, slots: int) -> None:
-        self._mask = slots - 1
-        self._firsts, self._seconds, self._places = (array("Q", bytes(8 * slots)) for _ in range(3))
 
-    def _grow(self, count: int) -> None:
-        old = [np.frombuffer(part, np.uint64) for part in self._arrays()]
-        slots = len(self._places)
-        while count > _MAX_LOAD * slots:
-            slots *= 2
-        self._allocate(slots)
-        for start in range(0, len(old[0]), _BATCH):
-            first, second, place = (part[start : start + _BATCH] for part in old)
-            full = place != 0
-            self._insert(first[full], second[full], place[full])
+def _sorted(keys: NDArray[np.bytes_], places: NDArray[np.uint64]) -> tuple[NDArray[np.bytes_], NDArray[np.uint64]]:
+    """By key; of equal ones the last."""
+    order = np.argsort(keys, kind="stable")
+    keys, places = keys[order], places[order]
+    last = np.ones(len(keys), bool)
+    last[:-1] = keys[1:] != keys[:-1]
+    return keys[last], places[last]
+
+
+def _split(keys: NDArray[np.bytes_]) -> list[bytes]:
+    raw, size = keys.tobytes(), _KEY.itemsize
+    return [raw[at : at + size] for at in range(0, len(raw), size)]
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]

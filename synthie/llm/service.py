@@ -31,6 +31,7 @@ from synthie.config import LocalServerConfig
 from synthie.llm.facts import Fact, parse_topic, parse_triplets
 from synthie.llm.lexicon import lexicon
 from synthie.llm.remarks import remark
+from synthie.llm.rule_judge import JudgeQuestion, judge, parse_question
 from synthie.llm.service_batches import Batches, BatchRules
 from synthie.llm.service_protocol import (
     PROTOCOLS,
@@ -167,12 +168,13 @@ class _Service:
     async def _answer(self, asked: ChatRequest, bucket: _Bucket | None) -> Answer:
         _require_model(asked.model)
         texts = asked.user_texts or [""]
-        wanted = parse_triplets(texts[-1]) or parse_topic(texts[-1])
+        wanted = parse_question(texts[-1]) or parse_triplets(texts[-1]) or parse_topic(texts[-1])
         if not wanted:
             raise Refused(
                 400,
                 "The last user message must end with triplets, one a line: '1. subject | relation | object'; or, for a "
-                "text without any, with 'Topic: name'.",
+                "text without any, with 'Topic: name'; or, to have a text judged, with 'Text: …', an empty line, "
+                "'Facts:' and its triplets.",
                 param="messages",
                 code="invalid_prompt",
             )
@@ -221,14 +223,21 @@ class _Service:
         raise Refused(500, "The server had an error while processing your request.", kind="server_error")
 
     def _text(
-        self, asked: ChatRequest, wanted: list[Fact] | str, demonstrated: list[Fact], digest: bytes, index: int
+        self,
+        asked: ChatRequest,
+        wanted: list[Fact] | str | JudgeQuestion,
+        demonstrated: list[Fact],
+        digest: bytes,
+        index: int,
     ) -> Text:
-        """A text on the facts, or one that mentions a topic and states nothing."""
+        """A text on the facts, one that mentions a topic and states nothing, or a judgement."""
         random = Random(self._hash(b"text", digest, index.to_bytes(4, "big")))
-        unfaithful = random.random() < self._config.unfaithful
+        unfaithful = random.random() < self._config.unfaithful and not isinstance(wanted, JudgeQuestion)
         truncated = random.random() < self._config.truncated
         self._counts["unfaithful"] += unfaithful
-        if isinstance(wanted, str):
+        if isinstance(wanted, JudgeQuestion):
+            text = judge(wanted, self._config.judge_noise, random)
+        elif isinstance(wanted, str):
             text = remark(wanted, random)
             if unfaithful:
                 text = f"{text} {verbalise([invent(wanted, random)], random)}"

@@ -9,9 +9,11 @@ removes with the process, however that ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.parser
 import email.policy
 import itertools
+import math
 import mmap
 import os
 import tempfile
@@ -20,6 +22,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
 import msgspec
@@ -38,6 +41,7 @@ _AT_ONCE = 16  # lines of a batch that are answered at the same time
 _LINES_PER_TURN = 500  # checked before the event loop gets a turn
 _MAX_ERRORS = 20  # told of one batch
 _BYTES_PER_TOKEN = 4
+_HELD_POLL_S = 0.01
 
 _Handler = Callable[[Request], Awaitable[Response]]
 _Answering = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
@@ -52,6 +56,7 @@ class BatchRules:
         max_enqueued_tokens: input tokens of all unfinished batches; a batch above fails its check. None: no limit.
         line_s: seconds that a line takes.
         expire_after: lines of a batch that are answered before it expires. None: it does not.
+        held_by: a file; while it is there, a batch gets no more lines answered than the number in it. None: no hold.
     """
 
     max_requests: int = 50_000
@@ -59,6 +64,7 @@ class BatchRules:
     max_enqueued_tokens: int | None = None
     line_s: float = 0.0
     expire_after: int | None = None
+    held_by: str | None = None
 
 
 class Batches:
@@ -227,7 +233,7 @@ class Batches:
         lines = iter(file.lines())
         last = self._rules.expire_after
         answered = 0
-        while batch.status != "cancelling":
+        while await self._goes_on(batch, answered):
             allowed = _AT_ONCE if last is None else min(_AT_ONCE, last - answered)
             chunk = [_decode_line(raw) for raw in itertools.islice(lines, allowed)]
             if not chunk:
@@ -249,6 +255,20 @@ class Batches:
             batch.status, batch.expired_at = "expired", _now()
         else:
             batch.status, batch.completed_at = "completed", _now()
+
+    async def _goes_on(self, batch: _Batch, answered: int) -> bool:
+        """Wait as long as the rules hold the batch back; False once it is cancelled."""
+        while batch.status != "cancelling":
+            if answered < self._most_answered():
+                return True
+            await asyncio.sleep(_HELD_POLL_S)
+        return False
+
+    def _most_answered(self) -> float:
+        if self._rules.held_by is not None:
+            with contextlib.suppress(FileNotFoundError):
+                return int(Path(self._rules.held_by).read_bytes())
+        return math.inf
 
     def _write_unanswered(self, batch: _Batch, lines: Iterable[bytes], errors: IO[bytes]) -> int:
         if batch.status == "cancelling":

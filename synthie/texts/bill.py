@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kg.graph import KnowledgeGraph
+from kg.catalogue import Catalogue
 from kg.stage import write_atomic
 from synthie.llm.journal import Journal
 from synthie.texts.asking import Asking
@@ -33,7 +33,7 @@ class Bill:
         self._journal = journal
         self._max_usd = max_usd
 
-    def write(self, asking: Asking, compiled: Compiled | None = None, graph: KnowledgeGraph | None = None) -> None:
+    def write(self, asking: Asking, compiled: Compiled | None = None, graph: Catalogue | None = None) -> None:
         """Bring the file up to date; with what became of the answers once that is known."""
         bill: dict[str, Any] = {
             "max_usd": self._max_usd,
@@ -74,7 +74,7 @@ def _texts(compiled: Compiled, spent_usd: float) -> dict[str, Any]:
     }
 
 
-def _relations(compiled: Compiled, graph: KnowledgeGraph) -> list[dict[str, Any]]:
+def _relations(compiled: Compiled, graph: Catalogue) -> list[dict[str, Any]]:
     """The relations, the dearest first; a text's cost is shared evenly among its triplets."""
     dearest_first = sorted(compiled.relations.items(), key=lambda item: (-item[1][1], -item[1][0], item[0]))
     return [

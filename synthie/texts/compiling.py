@@ -1,15 +1,18 @@
 """From answers to samples: the journal's answers, in the order of the sets, through the quality gate into Parquet.
 
 Depends on the journal only and asks nobody, so changing a check costs no call. A wave's answers are checked when
-the wave is over; the rows wait in ``.checked/``, a file for every ten thousand sets, until all waves are.
+the wave is over; the rows wait in ``.checked/``, a file for every thousand sets, until all waves are. Memory holds
+the rows of one such file.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +22,32 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kg.stage import Progress
+from synthie.config import Action
 from synthie.llm.journal import Journal, Record
 from synthie.llm.pricing import PICODOLLARS
 from synthie.quality import QualityGate, Reason, Verdict
 from synthie.records import SAMPLE_SCHEMA, Mention, Triplet
+from synthie.surface.cues import CueTable, Retold, TripletCues
+from synthie.texts.columns import as_table, bits, column, numbers, read_parquet
 from synthie.texts.questions import Questions, TripletSet
 from synthie.texts.roster import Roster
 
 __all__ = ["Compiled", "Compiler"]
 
-_PART_ROWS = 10_000  # triplet sets behind one pair of Parquet parts
+_CHECKED_ROWS = 1_000  # triplet sets behind one file of ``.checked/``, which becomes a row group of a Parquet part
+_FILES_PER_PART = 10
 _CHECKED_PER_REPORT = 500
-_ROW_SCHEMA = SAMPLE_SCHEMA.append(pa.field("position", pa.int64()))
+_CUES = pa.list_(
+    pa.struct(
+        [
+            ("relation", pa.int64()),
+            ("subject", pa.int64()),
+            ("object", pa.int64()),
+            ("words", pa.list_(pa.int64())),
+        ]
+    )
+)
+_ROW_SCHEMA = SAMPLE_SCHEMA.append(pa.field("position", pa.int64())).append(pa.field("cues", _CUES))
 
 
 class Compiler:
@@ -59,7 +76,10 @@ class Compiler:
         self._journal = journal
         self._gate = gate
         self._progress = progress
-        self._repeats: dict[int, Reason] = {}  # position of a set whose text repeats an earlier one -> why rejected
+        # By position: 1 + id of the set whose text is repeated, the negative of that where nearly; 0 for no repetition.
+        self._repeats = np.zeros(questions.sets.count, np.int64)
+        self._for_writers: dict[bytes, int] = {}  # key of a text with a late fault that is to be repaired -> position
+        self._retold: dict[int, Retold] = {}  # position of a set -> how its text tells another relation
         shutil.rmtree(self._checked, ignore_errors=True)
         self._checked.mkdir()
 
@@ -67,7 +87,7 @@ class Compiler:
         """Check the answers of the wave, and tell the roster."""
         pending = self._roster.pending
         done, total = 0, int(np.count_nonzero(pending))
-        for number, batch in enumerate(self._questions.sets.batches(_PART_ROWS, pending)):
+        for number, batch in enumerate(self._questions.sets.batches(_CHECKED_ROWS, pending)):
             rows = []
             for position, triplet_set in batch:
                 rows.append(self._row(position, triplet_set))
@@ -75,28 +95,33 @@ class Compiler:
                 if done % _CHECKED_PER_REPORT == 0:
                     self._progress(done, total, "checked")
             if rows:
-                self._put(number, pa.Table.from_pylist(rows, _ROW_SCHEMA))
+                self._put(number, as_table(rows, _ROW_SCHEMA))
         self._progress(done, total, "checked")
 
     def check_repeats(self) -> None:
-        """Reject the accepted texts that repeat an earlier one, and tell the roster."""
-        positions: list[int] = []
-        ids: list[int] = []
-        texts: list[str] = []
-        for path in self._parts():
-            table = pq.read_table(path, columns=["position", "id", "text"])
-            table = table.filter(pa.array(self._roster.accepted[table["position"].to_numpy()]))
-            positions += table["position"].to_pylist()
-            ids += table["id"].to_pylist()
-            texts += table["text"].to_pylist()
-        for number, earlier in enumerate(self._gate.near_duplicates(texts)):
-            if earlier is not None:
-                is_same = texts[number] == texts[earlier]
-                self._repeats[positions[number]] = Reason(
-                    "duplicate" if is_same else "near_duplicate",
-                    f"{'The same text' if is_same else 'Nearly the same text'} as that of set {ids[earlier]}.",
-                )
-                self._roster.judge(positions[number], accepted=False)
+        """Find the accepted texts that repeat an earlier one, and tell the roster unless they are only flagged."""
+        accepted = self._roster.accepted
+        positions = np.flatnonzero(accepted)
+        for repeat in self._gate.near_duplicates(self._texts(accepted), self._checked):
+            position = int(positions[repeat.number])
+            self._repeats[position] = (1 + repeat.of) * (1 if repeat.is_same else -1)
+            self._judge(position, self._gate.action([_repeat(self._repeats[position])]))
+
+    def check_relations(self) -> None:
+        """Find the accepted texts that tell a relation in another's words, and tell the roster unless only flagged."""
+        learned = self._gate.learned_cues()
+        accepted = self._roster.accepted  # others keep the fault that they were rejected for
+        self._retold = {position: retold for position, retold in self._retold.items() if not accepted[position]}
+        for _, cues in self._cues():
+            learned.add(cues)
+        for _, cues in self._cues():
+            learned.settle(cues)
+        action = self._gate.action([Reason("relation", "")])
+        for positions, cues in self._cues():
+            for retold in learned.judge(cues):
+                position = int(positions[retold.text])
+                self._retold[position] = retold
+                self._judge(position, action)
 
     def write(self) -> Compiled:
         """Write the samples and the rejected texts of each set's last try; nothing of a set whose last try failed."""
@@ -104,17 +129,49 @@ class Compiler:
             shutil.rmtree(self._folder / name, ignore_errors=True)
             (self._folder / name).mkdir()
         compiled = Compiled()
-        for path in self._parts():
-            table = pq.read_table(path)
-            table = table.filter(pa.array(~self._roster.given_up[table["position"].to_numpy()]))
-            table = _with_repeats(table, self._repeats)
-            compiled.add(table)
-            for verdict, name in (("accepted", "samples"), ("rejected", "rejected")):
-                chosen = table.filter(pc.field("verdict") == verdict).drop_columns("position")
-                if chosen.num_rows:
-                    pq.write_table(chosen, self._folder / name / path.name, compression="zstd")
+        given_up = self._roster.given_up
+        for number, paths in groupby(self._files(), lambda path: int(path.stem) // _FILES_PER_PART):
+            with _Parts(self._folder, f"part-{number:05d}.parquet") as parts:
+                for path in paths:
+                    table = read_parquet(path)
+                    table = table.filter(bits(~given_up[numbers(table["position"])])).drop_columns("cues")
+                    table = self._with_late_faults(table)
+                    compiled.add(table)
+                    parts.write(table)
         shutil.rmtree(self._checked)
         return compiled
+
+    def late_faults(self, key: bytes, text: str, triplets: Sequence[Triplet]) -> list[Reason]:
+        """What is wrong with a text beside others, for its writer to mend: it repeats one, or tells another relation.
+
+        Args:
+            key: of the text in the journal.
+            text, triplets: the text and its set.
+        """
+        return self._faults_at(self._for_writers[key], text, triplets) if key in self._for_writers else []
+
+    def _judge(self, position: int, action: Action | None) -> None:
+        """Tell the roster of a fault that is found late."""
+        if action != "flag":
+            self._roster.judge(position, accepted=False, repairable=action == "repair")
+        if action == "repair":
+            self._for_writers[self._roster.key(position)] = position
+
+    def _texts(self, chosen: np.ndarray) -> Iterator[tuple[int, str]]:
+        """(id of the set, text) where ``chosen``, by position."""
+        for path in self._files():
+            table = read_parquet(path, ["position", "id", "text"])
+            table = table.filter(bits(chosen[numbers(table["position"])]))
+            yield from zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True)
+
+    def _cues(self) -> Iterator[tuple[np.ndarray, CueTable]]:
+        """(positions, cues) of the accepted texts, a file at a time."""
+        accepted = self._roster.accepted
+        for path in self._files():
+            table = read_parquet(path, ["position", "cues"])
+            table = table.filter(bits(accepted[numbers(table["position"])]))
+            cues = [[TripletCues(**triplet) for triplet in text] for text in table["cues"].to_pylist()]
+            yield numbers(table["position"]), CueTable.of(cues)
 
     def _row(self, position: int, triplet_set: TripletSet) -> dict[str, Any]:
         which = self._roster.which(position)
@@ -128,23 +185,80 @@ class Compiler:
             truncated=record.finish_reason == "length",
             repairable=verdict.repairable,
         )
-        self._repeats.pop(position, None)
+        self._repeats[position] = 0
+        self._retold.pop(position, None)
         origin = self._questions.origin(triplet_set, which)
         if self._questions.config.endpoints:
             origin["endpoint"] = record.endpoint
         return _row(triplet_set, text, record, verdict) | origin | {"position": position}
 
     def _put(self, number: int, rows: pa.Table) -> None:
-        """Put rows in the place of those of the same sets in part ``number``."""
-        path = self._checked / f"part-{number:05d}.parquet"
+        """Put rows in the place of those of the same sets in file ``number``."""
+        path = self._checked / f"{number:07d}.parquet"
         if path.exists():
-            old = pq.read_table(path)
-            stays = pc.invert(pc.is_in(old["position"], value_set=rows["position"].combine_chunks()))
-            rows = pa.concat_tables([old.filter(stays), rows]).sort_by("position")
+            old = read_parquet(path)
+            stays = np.isin(numbers(old["position"]), numbers(rows["position"]), invert=True)
+            rows = pa.concat_tables([old.filter(bits(stays)), rows])
+            rows = rows.take(pc.sort_indices(rows["position"]))
         pq.write_table(rows, path)
 
-    def _parts(self) -> Iterator[Path]:
-        yield from sorted(self._checked.glob("part-*.parquet"))
+    def _files(self) -> list[Path]:
+        return sorted(self._checked.glob("*.parquet"))
+
+    def _with_late_faults(self, table: pa.Table) -> pa.Table:
+        """The table with what is wrong with texts beside others: those that repeat one, or tell another relation."""
+        late = {row: faults for row in range(table.num_rows) if (faults := self._late_faults(table, row))}
+        if not late:
+            return table
+        verdicts, reasons = table["verdict"].to_pylist(), table["reasons"].to_pylist()
+        for row, faults in late.items():
+            reasons[row] += [fault._asdict() for fault in faults]
+            if self._gate.action(faults) != "flag":
+                verdicts[row] = "rejected"
+        for name, values in (("verdict", verdicts), ("reasons", reasons)):
+            place, kind = SAMPLE_SCHEMA.get_field_index(name), SAMPLE_SCHEMA.field(name)
+            table = table.set_column(place, kind, column(values, kind.type))
+        return table
+
+    def _late_faults(self, table: pa.Table, row: int) -> list[Reason]:
+        position = table["position"][row].as_py()
+        if not self._repeats[position] and position not in self._retold:
+            return []
+        triplets = [Triplet.from_record(triplet) for triplet in table["triplets"][row].as_py()]
+        return self._faults_at(position, table["text"][row].as_py(), triplets)
+
+    def _faults_at(self, position: int, text: str, triplets: Sequence[Triplet]) -> list[Reason]:
+        faults = [_repeat(repeat)] if (repeat := int(self._repeats[position])) else []
+        if retold := self._retold.get(position):
+            faults.append(self._gate.retold(text, triplets, retold))
+        return faults
+
+
+class _Parts:
+    """A pair of Parquet parts, written a row group at a time; one that gets no row is not made."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._stack = ExitStack()
+        self._writers: dict[str, pq.ParquetWriter] = {}
+
+    def __enter__(self) -> _Parts:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Add the rows to the samples or the rejected texts."""
+        for verdict, kind in (("accepted", "samples"), ("rejected", "rejected")):
+            chosen = table.filter(bits(_has(table, verdict))).drop_columns("position")
+            if chosen.num_rows:
+                if kind not in self._writers:
+                    path = self._folder / kind / self._name
+                    writer = pq.ParquetWriter(path, SAMPLE_SCHEMA, compression="zstd")
+                    self._writers[kind] = self._stack.enter_context(writer)
+                self._writers[kind].write_table(chosen)
 
 
 @dataclass(slots=True)
@@ -154,7 +268,7 @@ class Compiled:
     Attributes:
         samples, rejected: texts by verdict.
         splits: accepted texts by split.
-        reasons: rejected texts by check; a text may have several.
+        reasons, flagged: rejected texts by check, and accepted ones; a text may have several.
         input_tokens, cached_input_tokens, output_tokens, usd: of these texts; earlier tries are not among them.
         relations: id -> [accepted texts with it, US dollars], a text's cost shared evenly among its triplets.
     """
@@ -163,6 +277,7 @@ class Compiled:
     rejected: int = 0
     splits: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
+    flagged: dict[str, int] = field(default_factory=dict)
     input_tokens: int = 0
     cached_input_tokens: int = 0
     output_tokens: int = 0
@@ -174,31 +289,41 @@ class Compiled:
         return self.samples + self.rejected
 
     def add(self, table: pa.Table) -> None:
-        accepted = table.filter(pc.field("verdict") == "accepted")
+        is_accepted = _has(table, "accepted")
+        accepted, rejected = table.filter(bits(is_accepted)), table.filter(bits(~is_accepted))
         self.samples += accepted.num_rows
-        self.rejected += table.num_rows - accepted.num_rows
+        self.rejected += rejected.num_rows
         self.splits = dict(Counter(self.splits) + Counter(accepted["split"].to_pylist()))
-        faults = Counter(check for reasons in table["reasons"].to_pylist() for check in {r["check"] for r in reasons})
-        self.reasons = dict(sorted((Counter(self.reasons) + faults).items()))
+        self.reasons = _add_faults(self.reasons, rejected)
+        self.flagged = _add_faults(self.flagged, accepted)
         self.input_tokens += pc.sum(table["input_tokens"], min_count=0).as_py()
         self.cached_input_tokens += pc.sum(table["cached_input_tokens"], min_count=0).as_py()
         self.output_tokens += pc.sum(table["output_tokens"], min_count=0).as_py()
         self.usd = round(self.usd + pc.sum(table["usd"], min_count=0).as_py(), 12)
-        self._add_relations(table)
+        self._add_relations(table, is_accepted)
 
-    def _add_relations(self, table: pa.Table) -> None:
+    def _add_relations(self, table: pa.Table, is_accepted: np.ndarray) -> None:
         triplets = table["triplets"].combine_chunks()
-        sizes = pc.fill_null(pc.list_value_length(triplets), 0).to_numpy(zero_copy_only=False)
+        sizes = numbers(pc.list_value_length(triplets))
         predicates = pc.struct_field(pc.struct_field(pc.list_flatten(triplets), "predicate"), "uri")
         texts = np.repeat(np.arange(table.num_rows), sizes)
-        shares = (table["usd"].to_numpy() / np.maximum(sizes, 1))[texts]
-        accepted = pc.equal(table["verdict"], "accepted").to_numpy()[texts]
+        shares = (numbers(table["usd"]) / np.maximum(sizes, 1))[texts]
         seen: set[tuple[int, str]] = set()
-        for text, relation, share, is_accepted in zip(texts, predicates.to_pylist(), shares, accepted, strict=True):
+        for text, relation, share in zip(texts.tolist(), predicates.to_pylist(), shares.tolist(), strict=True):
             count, usd = self.relations.get(relation, (0, 0.0))
-            is_first = (int(text), relation) not in seen
-            seen.add((int(text), relation))
-            self.relations[relation] = count + bool(is_accepted and is_first), usd + float(share)
+            is_first = (text, relation) not in seen
+            seen.add((text, relation))
+            self.relations[relation] = count + bool(is_accepted[text] and is_first), usd + share
+
+
+def _has(table: pa.Table, verdict: str) -> np.ndarray:
+    """bool[rows]: where the verdict is this one."""
+    return np.array([found == verdict for found in table["verdict"].to_pylist()], bool)
+
+
+def _add_faults(faults: dict[str, int], texts: pa.Table) -> dict[str, int]:
+    found = Counter(check for reasons in texts["reasons"].to_pylist() for check in {r["check"] for r in reasons})
+    return dict(sorted((Counter(faults) + found).items()))
 
 
 def _row(triplet_set: TripletSet, text: str, record: Record, verdict: Verdict) -> dict[str, Any]:
@@ -232,6 +357,7 @@ def _row(triplet_set: TripletSet, text: str, record: Record, verdict: Verdict) -
         "finish_reason": record.finish_reason,
         "verdict": "accepted" if verdict.accepted else "rejected",
         "reasons": [{"check": reason.check, "detail": reason.detail} for reason in verdict.reasons],
+        "cues": [cues._asdict() for cues in verdict.cues],
     }
 
 
@@ -245,20 +371,8 @@ def _by_mention(triplets: list[Triplet], mentions: dict[str, int]) -> list[Tripl
     return sorted(triplets, key=lambda t: (place(t.subject), t.subject.surfaceform, place(t.object)))
 
 
-def _with_repeats(table: pa.Table, repeats: dict[int, Reason]) -> pa.Table:
-    """The table with the rows at the positions in ``repeats`` rejected."""
-    positions = table["position"].to_pylist()
-    if not any(position in repeats for position in positions):
-        return table
-    verdicts = [
-        "rejected" if position in repeats else old
-        for position, old in zip(positions, table["verdict"].to_pylist(), strict=True)
-    ]
-    reasons = [
-        [repeats[position]._asdict()] if position in repeats else old
-        for position, old in zip(positions, table["reasons"].to_pylist(), strict=True)
-    ]
-    for name, values in (("verdict", verdicts), ("reasons", reasons)):
-        index = SAMPLE_SCHEMA.get_field_index(name)
-        table = table.set_column(index, SAMPLE_SCHEMA.field(index), pa.array(values, SAMPLE_SCHEMA.field(index).type))
-    return table
+def _repeat(repeat: int) -> Reason:
+    """What is wrong with a text, from what `Compiler` notes of it."""
+    if repeat > 0:
+        return Reason("duplicate", f"The same text as that of set {repeat - 1}.")
+    return Reason("near_duplicate", f"Nearly the same text as that of set {-repeat - 1}.")

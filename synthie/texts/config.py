@@ -25,6 +25,12 @@ class LocalServerConfig(Settings):
         description="Share of texts with a dropped, swapped, invented or changed fact, for the checks to catch.",
     )
     truncated: float = Field(default=0.0, ge=0, le=1, description="Share of texts cut off with finish_reason 'length'.")
+    judge_noise: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Where the server judges: share of its verdicts that are turned, and of texts with a wrong extra.",
+    )
     latency_s: float = Field(default=0.0, ge=0, le=60, description="Mean seconds before a response.")
     rate_429: float = Field(
         default=0.0, ge=0, lt=1, description="Share of calls answered with status 429 and Retry-After."
@@ -33,6 +39,13 @@ class LocalServerConfig(Settings):
     requests_per_second: float | None = Field(
         default=None, gt=0, description="Calls per second above which the answer is 429. Empty: no limit."
     )
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """Without what is later than the first answers and not used, so that stored answers stand."""
+        settings = super().fingerprinted()
+        if not self.judge_noise:
+            del settings["judge_noise"]
+        return settings
 
 
 class EndpointConfig(Settings):
@@ -177,8 +190,8 @@ class GenerationConfig(Settings):
         default=0.0,
         ge=0,
         le=1,
-        description="Share of the entities of a set that the prompt calls by one of their aliases, where they have any, "
-        "for texts with more surface forms. Entities are drawn for each set.",
+        description="Share of the entities of a set that the prompt calls by one of their aliases, where they have "
+        "any, for texts with more surface forms. Entities are drawn for each set.",
     )
     truncated: Literal["longer", "again", "reject"] = Field(
         default="longer",

@@ -25,5 +25,5 @@ def prefect_server() -> Iterator[None]:
     """An ephemeral Prefect server with an empty database."""
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=180):
+    with prefect_test_harness(server_startup_timeout=600):
         yield

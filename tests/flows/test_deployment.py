@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SETS = 200
+WAIT_S = 600
 
 
 class Prefect:
@@ -28,16 +30,17 @@ class Prefect:
             "SYNTHIE_PREFECT_PORT": str(port),
             "PREFECT_HOME": str(home),
             "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
         }
 
     def local(self, command: str) -> str:
         return self._call("flows.local", command)
 
-    def run(self, folder: Path, *options: str) -> str:
+    def run(self, folder: Path, *options: str, latency_s: float) -> str:
         parameters = {
             "run": str(folder),
-            "sampling": {"n_sets": 200, "round_size": 100},
-            "generation": {"local": {"latency_s": 0.05}},
+            "sampling": {"n_sets": SETS, "round_size": 100},
+            "generation": {"local": {"latency_s": latency_s}, "concurrency": 8},
             "extractor": {"steps": 2},
             "prediction": {"max_records": 2, "beams": 1, "max_new_tokens": 24},
             "evaluation": {"bootstrap": 2},
@@ -48,7 +51,7 @@ class Prefect:
 
     def _call(self, module: str, *arguments: str) -> str:
         command = [sys.executable, "-m", module, *arguments]
-        result = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=280)
+        result = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=WAIT_S)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
@@ -77,8 +80,8 @@ def engine_of(folder: Path) -> psutil.Process | None:
 
 def test_a_deployed_run_that_is_killed_resumes_when_it_is_run_again(prefect: Prefect, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    prefect.run(folder)
-    deadline = time.monotonic() + 200
+    prefect.run(folder, latency_s=2)  # fifty seconds for all
+    deadline = time.monotonic() + WAIT_S
     journal = folder / "texts/journal"
     while not (journal.is_dir() and sum(file.stat().st_size for file in journal.iterdir()) > 2_000):
         assert time.monotonic() < deadline, "the run did not reach its texts"
@@ -86,12 +89,12 @@ def test_a_deployed_run_that_is_killed_resumes_when_it_is_run_again(prefect: Pre
     engine = engine_of(folder)
     assert engine is not None
     engine.kill()
-    engine.wait(30)
+    engine.wait(WAIT_S)
 
-    assert "Completed" in prefect.run(folder, "--watch")
+    assert "Completed" in prefect.run(folder, "--watch", "--watch-interval", "1", latency_s=0)
     cost = json.loads((folder / "texts/cost.json").read_bytes())
     assert cost["this_run"]["answered_before"] > 0
-    assert cost["this_run"]["answered_before"] + cost["this_run"]["answered"] == 200
+    assert cost["this_run"]["answered_before"] + cost["this_run"]["answered"] == SETS
     assert (folder / "report/report.html").exists()
 
 

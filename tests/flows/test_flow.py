@@ -23,7 +23,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(ROOT)
     return {
         "run": str(tmp_path / "run"),
-        "sampling": SamplingConfig(n_sets=300, round_size=100),
+        "sampling": SamplingConfig(n_sets=120, round_size=60),
         "extractor": ExtractorConfig(steps=4),
         "prediction": PredictionConfig(max_records=4, beams=2, max_new_tokens=48),
         "evaluation": EvaluationConfig(bootstrap=5),

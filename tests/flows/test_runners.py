@@ -3,7 +3,8 @@
 import gzip
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,18 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import TaskRun
+from prefect.events.worker import EventsWorker
 
 from flows.runners import TaskMapper, with_absolute_paths
 from flows.synthie import kg_flow
-from kg.dump import Slice
+from kg.dump import Slice, plan_slices
 from kg.wikidata.ingest import ingest_slice
 from synthie.config import GraphConfig, RunConfig, RunnerConfig, load_config
 from synthie.errors import ConfigError, StorageError
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMBER_LINES = 100
+SLICE_MB = 0.06
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_of(folder: Path, dump: Path, **runner: str) -> RunConfig:
-    kg = GraphConfig(dump=str(dump), slice_mb=0.06, workers=2)
+    kg = GraphConfig(dump=str(dump), slice_mb=SLICE_MB, workers=2)
     return RunConfig(run=str(folder), kg=kg, runner=RunnerConfig.model_validate(runner))
 
 
@@ -48,11 +51,18 @@ def expected(prefect_server: None, tmp_path_factory: pytest.TempPathFactory, dum
     return kg_flow(run_of(tmp_path_factory.mktemp("local"), dump)).outputs
 
 
-def slice_runs(folder: Path) -> list[TaskRun]:
-    """The task runs of the slices that flow runs on this folder read, oldest first."""
+def slice_runs(folder: Path, *awaited: str, beside: Collection[TaskRun] = ()) -> list[TaskRun]:
+    """The task runs of slices in flow runs on this folder, once the server has stored those that are awaited."""
+    EventsWorker.drain_all()
+    known, deadline = {run.id for run in beside}, time.monotonic() + 240
     with get_client(sync_client=True) as client:
-        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(name={"any_": [f"kg of {folder}"]}))
-    return [run for run in sorted(runs, key=lambda run: str(run.created)) if "slice" in run.tags]
+        while True:
+            found = client.read_task_runs(flow_run_filter=FlowRunFilter(name={"any_": [f"kg of {folder}"]}))
+            runs = [run for run in found if "slice" in run.tags and run.id not in known]
+            if set(awaited) <= {run.name for run in runs}:
+                return runs
+            assert time.monotonic() < deadline, "the server lacks task runs"
+            time.sleep(0.2)
 
 
 @pytest.mark.parametrize("kind", ["threads", pytest.param("processes", marks=pytest.mark.slow), "dask"])
@@ -60,9 +70,10 @@ def test_every_runner_builds_the_same_graph(kind: str, tmp_path: Path, dump: Pat
     environment = {name: value for name, value in os.environ.items() if "THREADS" in name}
     assert kg_flow(run_of(tmp_path, dump, kind=kind)).outputs == expected
     assert {name: value for name, value in os.environ.items() if "THREADS" in name} == environment
-    names = {run.name for run in slice_runs(tmp_path)}
-    assert len(names) > 3
-    assert names == {f"read slice {number} of dump.json.gz" for number in range(1, len(names) + 1)}
+    slices = len(plan_slices(str(dump), int(SLICE_MB * (1 << 20))))
+    assert slices > 3
+    names = {f"read slice {number} of dump.json.gz" for number in range(1, slices + 1)}
+    assert {run.name for run in slice_runs(tmp_path, *names)} == names
 
 
 def test_a_running_dask_cluster_builds_the_same_graph(
@@ -111,11 +122,11 @@ def test_a_failed_run_says_why_and_reads_only_what_is_missing_after_the_mend(
     assert set(reader.finished) >= {0, 1}
 
     # Building asks for the result of a finished slice again; its task run does not.
-    runs = len(slice_runs(tmp_path))
+    first, second, failed = (f"read slice {number} of dump.json.gz" for number in (1, 2, 3))
+    before = slice_runs(tmp_path, first, second, failed)
     assert kg_flow(config).outputs == expected
-    again = {run.name for run in slice_runs(tmp_path)[runs:]}
-    assert "read slice 3 of dump.json.gz" in again
-    assert not {"read slice 1 of dump.json.gz", "read slice 2 of dump.json.gz"} & again
+    again = {run.name for run in slice_runs(tmp_path, failed, beside=before)}
+    assert not {first, second} & again
 
 
 @dataclass(frozen=True)

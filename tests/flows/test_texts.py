@@ -36,7 +36,7 @@ def event(run: Path, name: str) -> dict[str, Any]:
     """An event of the texts stage, once the server has stored it."""
     EventsWorker.drain_all()
     wanted = {"filter": {"event": {"name": [name]}, "resource": {"id": [f"synthie.run.{run.name}"]}}}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     with get_client(sync_client=True) as client:
         while not (found := client.request("POST", "/events/filter", json=wanted).json()["events"]):
             assert time.monotonic() < deadline, f"there is no event {name}"

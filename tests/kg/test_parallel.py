@@ -101,13 +101,14 @@ print(*in_processes(2)(eval, ["__import__('pyarrow').default_memory_pool().backe
 
 
 def test_workers_end_when_their_parent_is_killed() -> None:
-    program = "import time; from kg.parallel import in_processes; list(in_processes(2)(time.sleep, [0.01, 60, 60, 60]))"
+    program = "import time; from kg.parallel import in_processes; list(in_processes(2)(time.sleep, [0, 600, 600, 600]))"
     with subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2]) as parent:
         workers: list[psutil.Process] = []
         while len(workers) < 2:
+            assert parent.poll() is None
             children = psutil.Process(parent.pid).children()
             workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
             time.sleep(0.01)
-        time.sleep(0.5)  # by now they are at their tasks
+        time.sleep(0.5)  # so that most times they are at their tasks; at any other moment they have to end, too
         parent.kill()
-    assert not psutil.wait_procs(workers, timeout=30)[1]
+    assert not psutil.wait_procs(workers, timeout=240)[1]

@@ -47,7 +47,7 @@ from tests.kg.rdf_documents import (
 EX = "https://example.org/"
 TYPE = "<http://www.w3.org/1999/02/22-rdf-syntax-ns#type>"
 SUBCLASS = "<http://www.w3.org/2000/01/rdf-schema#subClassOf>"
-SHARED = Path(os.environ.get("SYNTHIE_SHARED_DATA", "../shared/data"))
+SHARED = Path(os.environ.get("SYNTHIE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def ex(name: str) -> str:

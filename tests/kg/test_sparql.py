@@ -58,7 +58,7 @@ def oxigraph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _wait_for(port: int) -> None:
-    for _ in range(200):
+    for _ in range(4_800):
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
@@ -68,7 +68,7 @@ def _wait_for(port: int) -> None:
 
 
 def _load(port: int, graph: str, text: str) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=240)
     connection.request("POST", f"/store?{graph}", text.encode(), {"Content-Type": "application/n-triples"})
     assert connection.getresponse().status < 300
     connection.close()

@@ -46,7 +46,9 @@ def write_dataset(folder: Path, splits: Mapping[str, Sets], *, model: str = "som
     return folder
 
 
-def write_predictions(folder: Path, constrained: Sets, unconstrained: Sets | None = None) -> Path:
+def write_predictions(
+    folder: Path, constrained: Sets, unconstrained: Sets | None = None, *, split: str = "test"
+) -> Path:
     """Record id -> predicted triplets, for both modes."""
 
     def work(target: Path) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def write_predictions(folder: Path, constrained: Sets, unconstrained: Sets | Non
             pq.write_table(pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA), target / f"{mode}.parquet")
         return {}
 
-    run_stage("predictions", folder, config={"split": "test"}, inputs={}, seed=None, work=work)
+    run_stage("predictions", folder, config={"split": split}, inputs={}, seed=None, work=work)
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import ssl
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 from aiohttp import web
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 100, 20
+PATIENCE_S = 60.0  # with what a test waits for; a machine may be slow
 _LINE = re.compile(r"^\d+\. (.+?) \| (.+?) \| (.+)$", re.MULTILINE)
 
 
@@ -23,7 +25,8 @@ _LINE = re.compile(r"^\d+\. (.+?) \| (.+?) \| (.+)$", re.MULTILINE)
 class Reply:
     """What the endpoint answers: ``content`` in a completion, or any ``body`` with any ``status``.
 
-    A ``body`` of bytes is sent as it is. ``breaks_off`` closes the connection without an answer.
+    A ``body`` of bytes is sent as it is. ``breaks_off`` closes the connection without an answer. It is sent once
+    ``after`` is true.
     """
 
     content: Any = "A text."
@@ -33,6 +36,7 @@ class Reply:
     delay_s: float = 0.0
     finish_reason: str = "stop"
     breaks_off: bool = False
+    after: Callable[[], bool] = lambda: True
     usage: dict[str, Any] | None = field(
         default_factory=lambda: {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": COMPLETION_TOKENS}
     )
@@ -70,6 +74,7 @@ class ScriptedEndpoint:
         seen: all requests, in order of arrival.
         completions: number of completions served.
         in_flight: requests being answered now.
+        pause_after: completions after which requests wait, until it is raised.
         models: names under /models, or None to answer it with 404.
     """
 
@@ -85,6 +90,7 @@ class ScriptedEndpoint:
         self.seen: list[Seen] = []
         self.completions = 0
         self.in_flight = 0
+        self.pause_after = math.inf
         self._tls = tls
         self._port = 0
         self._connections: set[asyncio.BaseTransport] = set()
@@ -93,20 +99,24 @@ class ScriptedEndpoint:
     def __enter__(self) -> ScriptedEndpoint:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(PATIENCE_S)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
 
     def die(self) -> None:
         """Break off all connections and take no more, as when the process is killed."""
-        asyncio.run_coroutine_threadsafe(self._die(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._die(), self._loop).result(PATIENCE_S)
 
     def revive(self) -> None:
         """Listen again where it did before."""
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(PATIENCE_S)
+
+    def settle(self) -> None:
+        """Wait until nobody is connected any more and all that had arrived is answered."""
+        asyncio.run_coroutine_threadsafe(self._settle(), self._loop).result(PATIENCE_S)
 
     async def _serve(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
@@ -134,6 +144,12 @@ class ScriptedEndpoint:
             transport.abort()  # type: ignore[attr-defined]
         self._connections.clear()
 
+    async def _settle(self) -> None:
+        quiet = 0
+        while quiet < 3:  # a request that came with the end of its connection begins a turn of the loop later
+            await asyncio.sleep(0.005)
+            quiet = 0 if self.in_flight or self._runner.server.connections else quiet + 1  # type: ignore[union-attr]
+
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         self._connections.add(request.transport)
@@ -144,6 +160,8 @@ class ScriptedEndpoint:
             self.seen.append(seen)
             reply = self.script.popleft() if self.script else self.respond(seen)
             await asyncio.sleep(reply.delay_s)
+            await _until(reply.after)
+            await _until(lambda: self.completions < self.pause_after)
         finally:
             self.in_flight -= 1
         if reply.breaks_off:
@@ -161,6 +179,12 @@ class ScriptedEndpoint:
         if self.models is None:
             return web.json_response({"error": {"message": "unknown"}}, status=404)
         return web.json_response({"data": [{"id": name} for name in self.models]})
+
+
+async def _until(fact: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not fact() and time.monotonic() < deadline:
+        await asyncio.sleep(0.002)
 
 
 def _completion(model: str, reply: Reply) -> dict[str, Any]:

@@ -56,6 +56,18 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+@pytest.fixture
+def hold(tmp_path: Path) -> Path:
+    """A file that keeps a server with the rules `held_by` from answering any line until it is gone."""
+    path = tmp_path / "hold"
+    path.write_text("0")
+    return path
+
+
+def held_by(hold: Path, **rules: Any) -> BatchRules:
+    return BatchRules(held_by=str(hold), **rules)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalServer]:
     with LocalServer(FAITHFUL) as running:
@@ -243,11 +255,16 @@ def test_a_full_queue_makes_batches_smaller_until_they_fit(world: World) -> None
     assert {batch.state.lines for batch in stored_batches(world.batches)} == {16, 8, 4}
 
 
-def test_a_full_queue_makes_batches_wait_for_the_others(world: World) -> None:
+def test_a_full_queue_makes_batches_wait_for_the_others(world: World, hold: Path) -> None:
     asked = lines(12)
     tokens = sum(len(line.request.body) for line in asked) // 4
-    with LocalServer(FAITHFUL, batches=BatchRules(max_enqueued_tokens=tokens // 2, line_s=0.2)) as server:
-        world.ask(endpoint_of(server), asked, max_requests=4, max_batches=3)
+
+    def go_on_when_it_is_full() -> None:
+        if "batch_queue_full" in world.events:
+            hold.unlink(missing_ok=True)
+
+    with LocalServer(FAITHFUL, batches=held_by(hold, max_enqueued_tokens=tokens // 2)) as server:
+        world.ask(endpoint_of(server), asked, max_requests=4, max_batches=3, on_progress=go_on_when_it_is_full)
         assert server.stats()["batch_lines"] == {"200": 12}
     world.check_all_answered_and_paid_once(asked)
     assert "batch_queue_full" in world.events
@@ -324,10 +341,10 @@ def test_a_budget_below_one_line_asks_nothing(world: World, server: LocalServer)
     assert list(world.batches.glob("*")) == []
 
 
-def test_batches_under_way_hold_their_reservation_also_in_the_next_run(world: World) -> None:
+def test_batches_under_way_hold_their_reservation_also_in_the_next_run(world: World, hold: Path) -> None:
     asked = lines(8)
     limit = worst_of(asked[:4])
-    with LocalServer(FAITHFUL, batches=BatchRules(line_s=0.2)) as server:
+    with LocalServer(FAITHFUL, batches=held_by(hold)) as server:
         with pytest.raises(Stop):
             world.ask(endpoint_of(server), asked, limit=limit, on_progress=stop_when(world, "created"))
         most = 0
@@ -335,6 +352,7 @@ def test_batches_under_way_hold_their_reservation_also_in_the_next_run(world: Wo
         def watch() -> None:
             nonlocal most
             most = max(most, world.ledger.spent + world.ledger.reserved)
+            hold.unlink(missing_ok=True)
 
         with contextlib.suppress(BudgetError):
             world.ask(endpoint_of(server), asked, limit=limit, on_progress=watch)
@@ -516,16 +534,16 @@ def test_a_process_killed_while_batches_are_under_way_loses_and_repeats_nothing(
     with LocalServer(FAITHFUL, batches=BatchRules(line_s=0.02)) as server:
         with running(world, server) as process:
             process.send_signal(signal.SIGKILL)
-            process.wait(60)
+            process.wait(240)
         world.ask(endpoint_of(server), asked)
         assert (server.stats()["batches"], server.stats()["batch_lines"]) == (2, {"200": 40})
     world.check_all_answered_and_paid_once(asked)
 
 
-def test_a_terminated_process_leaves_its_batches_under_way_and_says_so(world: World) -> None:
-    with LocalServer(FAITHFUL, batches=BatchRules(line_s=1.0)) as server, running(world, server) as process:
+def test_a_terminated_process_leaves_its_batches_under_way_and_says_so(world: World, hold: Path) -> None:
+    with LocalServer(FAITHFUL, batches=held_by(hold)) as server, running(world, server) as process:
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=240)
     assert process.returncode == 128 + signal.SIGTERM
     assert f"batches under way at {server.base_url}: 2; " in told
     assert "the same command collects them" in told
@@ -534,9 +552,10 @@ def test_a_terminated_process_leaves_its_batches_under_way_and_says_so(world: Wo
 # --- Cancelling ----------------------------------------------------------------------------------------------------
 
 
-def test_cancelled_batches_give_what_they_have_answered_and_the_rest_is_asked_again(world: World) -> None:
+def test_cancelled_batches_give_what_they_have_answered_and_the_rest_is_asked_again(world: World, hold: Path) -> None:
     asked = lines(48)
-    with LocalServer(FAITHFUL, batches=BatchRules(line_s=0.06)) as server:
+    hold.write_text("16")
+    with LocalServer(FAITHFUL, batches=held_by(hold)) as server:
         endpoint = endpoint_of(server)
 
         def stop_when_something_is_answered() -> None:
@@ -546,6 +565,7 @@ def test_cancelled_batches_give_what_they_have_answered_and_the_rest_is_asked_ag
         with pytest.raises(Stop):
             world.ask(endpoint, asked, on_progress=stop_when_something_is_answered)
         assert cancel_batches(endpoint, world.batches) == 1
+        hold.unlink()
         world.ask(endpoint, asked)
         first, *_ = stored_batches(world.batches)
         assert first.state.status == "cancelled"
@@ -556,18 +576,18 @@ def test_cancelled_batches_give_what_they_have_answered_and_the_rest_is_asked_ag
 
 
 def test_a_batch_that_was_created_just_before_a_kill_is_cancelled_too(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, hold: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with LocalServer(FAITHFUL, batches=BatchRules(line_s=0.5)) as server:
+    with LocalServer(FAITHFUL, batches=held_by(hold)) as server:
         monkeypatch.setattr(Provider, "create", stopping(Provider.create, 1, before=False))
         with pytest.raises(Stop):
             world.ask(endpoint_of(server), lines(20))
         assert cancel_batches(endpoint_of(server), world.batches) == 1
 
 
-def test_batches_are_cancelled_also_where_a_list_names_their_endpoint(tmp_path: Path) -> None:
+def test_batches_are_cancelled_also_where_a_list_names_their_endpoint(tmp_path: Path, hold: Path) -> None:
     world = World(tmp_path / "texts")
-    with LocalServer(FAITHFUL, batches=BatchRules(line_s=0.5)) as server:
+    with LocalServer(FAITHFUL, batches=held_by(hold)) as server:
         with pytest.raises(Stop):
             world.ask(endpoint_of(server), lines(20), on_progress=stop_when(world, "created"))
         generation = GenerationConfig(endpoints=[EndpointConfig(base_url=server.base_url)], mode="batch")

@@ -34,6 +34,7 @@ KEY = "sk-right-0123456789"
 TINY = ["--set", f"sampling.n_sets={SETS}", "--set", f"sampling.round_size={SETS}"]
 PRICED = ["--set", "generation.input_usd_per_million=1", "--set", "generation.output_usd_per_million=2"]
 LONGEST_MESSAGE = 700
+WAIT_S = 240
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def start(*arguments: str | Path, largest_file: int | None = None) -> subprocess
 
 
 def finish(process: subprocess.Popen[str]) -> Result:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=WAIT_S)
     return Result(process.returncode, out, err)
 
 
@@ -126,7 +127,7 @@ def test_a_reader_that_stops_reading_ends_the_command_without_a_word(finished: P
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == ""
-    assert process.wait(60) == 141
+    assert process.wait(WAIT_S) == 141
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def test_the_installed_command_answers() -> None:
     script = Path(sys.executable).with_name("synthie")
     if not script.exists():
         pytest.skip("the package is not installed in this environment")
-    done = subprocess.run([script, "kg", "--help"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([script, "kg", "--help"], capture_output=True, text=True, timeout=WAIT_S)
     assert done.returncode == 0
     assert "build" in done.stdout
 
@@ -196,7 +197,7 @@ def test_a_reader_that_stops_reading_gets_no_traceback() -> None:
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
-    process.wait(60)
+    process.wait(WAIT_S)
 
 
 # --- Configuration --------------------------------------------------------------------------------------------------
@@ -491,7 +492,7 @@ def test_a_damaged_journal_tail_costs_only_the_records_in_it(run: Path, lost: in
 
 def test_an_interrupt_ends_promptly_and_says_what_is_kept(run: Path) -> None:
     journal = run / "texts/journal/000001.journal"
-    slow = ["--set", "generation.local.latency_s=0.3", "--set", "generation.concurrency=2"]
+    slow = ["--set", "generation.local.latency_s=1", "--set", "generation.concurrency=2"]
     process = start("generate", "--run", run, *TINY, *slow)
     while process.poll() is None and not (journal.exists() and journal.stat().st_size):
         time.sleep(0.01)

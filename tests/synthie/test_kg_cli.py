@@ -234,7 +234,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(run: Path, tmp_path: Path, file_
     """A limit on the size of files stands for the disk: it strikes in the same calls."""
     command = [sys.executable, "-m", "synthie.cli", "kg", "export", tmp_path / "out", "-f", file_format, "--run", run]
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # noqa: E731
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit, timeout=240)
     assert_refused(Result(done.returncode, done.stdout, done.stderr), str(tmp_path / "out"), "ulimit -f")
     assert list(tmp_path.iterdir()) == []
 
@@ -243,7 +243,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(run: Path, tmp_path: Path, file_
 def test_a_reader_that_stops_reading_ends_the_command_quietly(run: Path, command: str) -> None:
     line = f"{shlex.quote(sys.executable)} -m synthie.cli kg {command} --run {shlex.quote(str(run))} | true"
     done = subprocess.run(
-        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert done.returncode in (0, 141)
     assert "Traceback" not in done.stderr

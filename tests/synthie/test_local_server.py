@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,7 +54,7 @@ def text_of(client: Any, prompt: str = PROMPT, **options: Any) -> str:
 
 
 def post(server: LocalServer, body: bytes, path: str = "/v1/chat/completions") -> tuple[int, dict[str, Any]]:
-    connection = http.client.HTTPConnection(urlsplit(server.base_url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(server.base_url).netloc, timeout=240)
     connection.request("POST", path, body, {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"})
     response = connection.getresponse()
     content = json.loads(response.read())
@@ -390,7 +391,7 @@ def create(client: Any, lines: list[str], **options: Any) -> Any:
 
 
 def ended(client: Any, batch: Any) -> Any:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while batch.status not in ("completed", "failed", "expired", "cancelled"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -473,8 +474,10 @@ def test_what_cannot_be_a_batch_is_a_bad_request(server: LocalServer, client: An
         client_of(server, key="wrong").batches.list()
 
 
-def test_a_cancelled_batch_keeps_what_it_has_answered() -> None:
-    with LocalServer(FAITHFUL, batches=BatchRules(line_s=0.02)) as server:
+def test_a_cancelled_batch_keeps_what_it_has_answered(tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+    hold.write_text("32")
+    with LocalServer(FAITHFUL, batches=BatchRules(held_by=str(hold))) as server:
         client = client_of(server)
         batch = create(client, [batch_line(number) for number in range(64)])
         while not client.batches.retrieve(batch.id).request_counts.completed:
@@ -501,13 +504,16 @@ def test_a_batch_expires_after_the_lines_that_the_rules_allow() -> None:
         assert {result["error"]["code"] for result in rest.values()} == {"batch_expired"}
 
 
-def test_unfinished_batches_fill_the_queue() -> None:
+def test_unfinished_batches_fill_the_queue(tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+    hold.write_text("0")
     lines = [batch_line(number) for number in range(4)]
     limit = sum(len(json.dumps(json.loads(line)["body"])) for line in lines) // 4
-    with LocalServer(FAITHFUL, batches=BatchRules(max_enqueued_tokens=limit, line_s=0.1)) as server:
+    with LocalServer(FAITHFUL, batches=BatchRules(max_enqueued_tokens=limit, held_by=str(hold))) as server:
         client = client_of(server)
         first, second = create(client, lines), ended(client, create(client, lines))
         assert [error.code for error in second.errors.data] == ["token_limit_exceeded"]
+        hold.unlink()
         assert ended(client, first).status == "completed"
         assert ended(client, create(client, lines)).status == "completed"
 
@@ -574,7 +580,7 @@ def test_a_killed_parent_takes_the_server_with_it() -> None:
         assert is_running(pid)
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while is_running(pid) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not is_running(pid)
@@ -588,7 +594,7 @@ def test_the_server_in_the_foreground_says_where_it_is_and_stops_on_interrupt() 
         url = line.split(" at ")[1].split(" ")[0]
         assert "Ulm" in text_of(openai.OpenAI(base_url=url, api_key="any", max_retries=3))
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(240) == 0
 
 
 def is_running(pid: int) -> bool:

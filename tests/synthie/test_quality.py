@@ -6,6 +6,7 @@ import os
 import random
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from synthie.llm.unfaithful import corrupt, invent
 from synthie.llm.verbalise import verbalise
 from synthie.quality import CHECKS, QualityGate, Verdict
 from synthie.records import Mention, Triplet
+from synthie.surface.cues import CueTable
 from synthie.surface.forms import surface_forms
 
 PROPERTIES = {
@@ -489,9 +491,18 @@ LONG = (
 )
 
 
+def repeats(gate: QualityGate, texts: Sequence[str]) -> list[int | None]:
+    """For each text the earlier one that it nearly repeats."""
+    found: list[int | None] = [None] * len(texts)
+    for number, of, is_same in gate.near_duplicates(enumerate(texts)):
+        found[number] = of
+        assert is_same == (texts[number] == texts[of])
+    return found
+
+
 def test_a_text_that_repeats_an_earlier_one_is_found_whatever_its_case_and_punctuation(gate: QualityGate) -> None:
     texts = [LONG + ".", "Something else entirely.", LONG.replace(",", "") + "!", LONG + ", it seems."]
-    assert gate.near_duplicates(texts) == [None, None, 0, 0]
+    assert repeats(gate, texts) == [None, None, 0, 0]
 
 
 def test_texts_in_the_same_words_about_other_names_or_numbers_are_no_duplicates(gate: QualityGate) -> None:
@@ -500,24 +511,31 @@ def test_texts_in_the_same_words_about_other_names_or_numbers_are_no_duplicates(
         "Ada Ørsted was born in Bern in 1880.",
         "Zoltán Kiss was born in Bern in 1879.",
     ]
-    assert gate.near_duplicates(texts) == [None, None, None]
+    assert repeats(gate, texts) == [None, None, None]
 
 
 def test_one_other_name_in_a_long_text_is_a_near_duplicate(gate: QualityGate) -> None:
-    assert gate.near_duplicates([LONG + ".", LONG.replace("Bern", "Ulm") + "."]) == [None, 0]
+    assert repeats(gate, [LONG + ".", LONG.replace("Bern", "Ulm") + "."]) == [None, 0]
 
 
 def test_texts_too_short_for_a_shingle_are_compared_whole(gate: QualityGate) -> None:
-    assert gate.near_duplicates(["Bern.", "", "bern", "Bern Ulm", "", "."]) == [None, None, 0, None, None, None]
-    assert gate.near_duplicates(["Bern grows", "Bern grows.", "Bern shrinks"]) == [None, 0, None]
-    assert gate.near_duplicates([]) == []
+    assert repeats(gate, ["Bern.", "", "bern", "Bern Ulm", "", "."]) == [None, None, 0, None, None, None]
+    assert repeats(gate, ["Bern grows", "Bern grows.", "Bern shrinks"]) == [None, 0, None]
+    assert repeats(gate, []) == []
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 10**9), st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]))
+@given(
+    st.integers(0, 10**9),
+    st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]),
+    st.sampled_from([1, 3, 16, 1 << 14]),
+    st.sampled_from([1, 4, 1 << 18]),
+    st.sampled_from([1, 64, 1 << 22]),
+)
 def test_near_duplicates_are_exactly_those_that_comparing_all_pairs_finds(
-    graph: KnowledgeGraph, seed: int, threshold: float
+    graph: KnowledgeGraph, seed: int, threshold: float, block: int, pairs: int, buckets: int
 ) -> None:
+    """Whatever fits into memory at once, and however coarse the frequencies are."""
     draw = random.Random(seed)
     words = ["ah", "be", "ce", "de", "ef"]
     texts = [" ".join(draw.choices(words, k=draw.randint(0, 14))) for _ in range(40)]
@@ -533,11 +551,11 @@ def test_near_duplicates_are_exactly_those_that_comparing_all_pairs_finds(
             and len(own & shingles[other]) / len(own | shingles[other]) >= threshold
         )
         expected.append(min(candidates, default=None))
-    found = QualityGate(QualityConfig(near_duplicate=threshold), graph).near_duplicates(texts)
-    assert [other is None for other in found] == [other is None for other in expected]
-    for number, other in enumerate(found):
-        if other is not None:
-            assert len(shingles[number] & shingles[other]) / len(shingles[number] | shingles[other]) >= threshold
+    gate = QualityGate(QualityConfig(near_duplicate=threshold), graph)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("_BLOCK", block), ("_BATCH", min(block, 512)), ("_PAIRS", pairs), ("_BUCKETS", buckets)):
+            patch.setattr(f"synthie.surface.repeats.{name}", value)
+        assert repeats(gate, texts) == expected
 
 
 def _shingles(text: str) -> set[tuple[str, ...]]:
@@ -569,3 +587,40 @@ def test_human_texts_pass_and_corrupted_ones_are_caught() -> None:
             assert figures[f"{kind} caught"] > 0.99
     votes = benchmark.compare_with_votes(path.parents[1] / "wdv/claims.csv.gz")
     assert votes["area under ROC"] > 0.6
+
+
+def test_a_relation_told_in_the_words_of_another_is_learned_from_the_texts(graph: KnowledgeGraph) -> None:
+    gate = QualityGate(QualityConfig(), graph, learns=True)
+    written = _facts(graph, ("Q14", "P58", "Q12"))
+    directed = _facts(graph, ("Q14", "P57", "Q12"))
+    texts = [
+        ("The film Will was helmed by Zoltán Kiss.", directed),
+        ("The film Will was penned by Zoltán Kiss.", written),
+    ]
+    others = [
+        ("Ada Ørsted was reared in Bern.", _facts(graph, ("Q11", "P19", "Q21"))),
+        ("Zoltán Kiss trained at the University of Bern.", _facts(graph, ("Q12", "P69", "Q51"))),
+        ("Bern lies within Switzerland.", _facts(graph, ("Q21", "P131", "Q32"))),
+        ("John F. Miller fought in World War II.", _facts(graph, ("Q13", "P1344", "Q61"))),
+    ]
+    run = [*[*texts, *others] * 12, ("The film Will was helmed by Zoltán Kiss.", written)]
+    verdicts = [gate.check(text, triplets) for text, triplets in run]
+    assert all(verdict.accepted for verdict in verdicts)
+    learned, table = gate.learned_cues(), CueTable.of([verdict.cues for verdict in verdicts])
+    learned.add(table)
+    learned.settle(table)
+    [retold] = learned.judge(table)
+    assert retold.text == len(run) - 1
+    reason = gate.retold(*run[-1], retold)
+    assert reason.check == "relation"
+    assert reason.detail == (
+        "Triplet 1 (Will (film) | screenwriter | Zoltán Kiss (physicist)): 'helmed' (characters 18–24) is how the "
+        "texts tell of 'director', not of 'screenwriter'."
+    )
+
+
+def test_a_rejected_text_teaches_nothing(graph: KnowledgeGraph) -> None:
+    gate = QualityGate(QualityConfig(), graph, learns=True)
+    verdict = gate.check("Will was written by Ada Ørsted.", _facts(graph, ("Q14", "P58", "Q12")))
+    assert not verdict.accepted
+    assert not verdict.cues

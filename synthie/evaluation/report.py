@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from kg.stage import write_atomic
-from synthie.figures import draw_figures
+from synthie.evaluation.figures import draw_figures
 from synthie.llm.service import MODEL as BUILT_IN_MODEL
 
 __all__ = ["PUBLISHED", "write_report"]
@@ -36,6 +37,7 @@ PUBLISHED = (
 ERROR_TITLES = {
     "swapped": ("Subject and object exchanged", "the right pair and relation, in the wrong direction"),
     "wrong_relation": ("Wrong relation", "the right pair of nodes, another relation"),
+    "merged": ("Merged entities", "a fact of another node of the record, told of this one"),
     "wrong_object": ("Wrong object", "the right subject and relation, another object"),
     "wrong_subject": ("Wrong subject", "the right relation and object, another subject"),
     "invented": ("Invented", "predicted, and like no missed triplet of the record"),
@@ -44,34 +46,46 @@ ERROR_TITLES = {
 
 CAPTIONS = {
     "comparison": "Precision, recall and F1 with percentile intervals.",
-    "frequency": "F1 of the triplets whose relation occurs so often in training.",
+    "frequency": "F1 of the triplets whose relation occurs in so many training records.",
+    "relations": "F1 of each relation against the training records that have it; larger dots have more gold triplets.",
     "size": "F1 of the records with so many gold triplets.",
     "errors": "Errors by kind. Each wrong prediction and each missed triplet is counted once.",
+    "calibration": "Share of exact sets against confidence, in ten bins of equal size; the dashed line is perfect.",
+    "curve": "Precision against recall if only the best-scored records’ predictions are kept.",
     "training": "Loss of the extractor during training, on a logarithmic scale.",
 }
 
 
 def write_report(metrics: dict[str, Any], folder: Path) -> None:
     """Write figures, ``report.md`` and ``report.html`` for the content of ``metrics.json`` to ``folder``."""
-    drawn = draw_figures(metrics, folder / "figures")
+    dark = draw_figures(metrics, folder / "figures")
+    modes = metrics["modes"]
     context = {
-        "data": metrics["data"],
-        "settings": metrics["settings"],
-        "training": metrics["training"],
-        "modes": metrics["modes"],
-        "main": metrics["modes"]["constrained"],
+        **{name: metrics[name] for name in ("data", "settings", "training", "modes", "comparisons", "throughput")},
+        "weak": metrics.get("weak", {}),
+        "first": next(iter(modes)),
+        "main": next(iter(modes.values())),
+        "of_run": "constrained" in modes and "unconstrained" in modes,
         "rule_made": BUILT_IN_MODEL in metrics["data"]["models"],
         "built_in_model": BUILT_IN_MODEL,
         "published": PUBLISHED,
         "errors": ERROR_TITLES,
         "captions": CAPTIONS,
-        "drawn": drawn,
+        "drawn": dark,
+        "measures": {"micro_f1": "micro F1", "macro_f1": "macro F1", "exact": "exact sets"},
         "by_frequency": _paired(metrics, "by_frequency", "from", "gold", _range),
         "by_size": _paired(metrics, "by_size", "triplets", "records", lambda row: str(row["triplets"])),
-        "by_pair": _paired(metrics, "by_pair", "pair", "gold", lambda row: row["pair"]),
+        "seen": [
+            (title, _paired(metrics, table, key, "gold", itemgetter(key)))
+            for title, table, key in (
+                ("the triplet itself", "by_triplet", "triplet"),
+                ("its subject and object together", "by_pair", "pair"),
+                ("its entities: both, one, neither", "by_entities", "seen"),
+            )
+        ],
     }
     for name, autoescape in (("report.md", False), ("report.html", True)):
-        environment = _environment(autoescape, folder / "figures")
+        environment = _environment(autoescape, folder / "figures", dark)
         template = environment.get_template(f"{name}.jinja")
         write_atomic(folder / name, template.render(context))
 
@@ -79,7 +93,7 @@ def write_report(metrics: dict[str, Any], folder: Path) -> None:
 def _paired(
     metrics: dict[str, Any], table: str, key: str, size: str, label: Callable[[dict[str, Any]], str]
 ) -> list[dict[str, Any]]:
-    """One row a bucket, with the figures of each mode or None where the mode has no such bucket."""
+    """One row a bucket, with the figures of each system or None where the system has no such bucket."""
     modes = {mode: {row[key]: row for row in figures[table]} for mode, figures in metrics["modes"].items()}
     examples = {bucket: row for rows in reversed(modes.values()) for bucket, row in rows.items()}
     return [
@@ -97,7 +111,7 @@ def _range(bucket: dict[str, Any]) -> str:
     return f"{first:,}" if first == last else f"{first:,}–{last:,}"
 
 
-def _environment(autoescape: bool, figures: Path) -> jinja2.Environment:
+def _environment(autoescape: bool, figures: Path, dark: dict[str, bytes]) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -108,10 +122,14 @@ def _environment(autoescape: bool, figures: Path) -> jinja2.Environment:
     )
     environment.filters |= {
         "percent": lambda value: f"{100 * value:.1f}",
+        "points": lambda value: f"{100 * value:+.1f}".replace("-", "−"),
         "interval": lambda estimate: f"{100 * estimate['low']:.1f}–{100 * estimate['high']:.1f}",
         "normal": lambda estimate: f"{100 * estimate['normal_low']:.1f}–{100 * estimate['normal_high']:.1f}",
-        "thousands": lambda value: f"{value:,}",
-        "cell": lambda text: " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;"),
+        "thousands": lambda value: "–" if value is None else f"{value:,}",
+        "rate": lambda value: "–" if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}",
+        "usd": lambda value: "–" if value is None else f"${value:,.2f}" if value >= 1 or not value else f"${value:.6f}",
+        "cell": lambda text: " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;"),
         "image": lambda name: base64.b64encode((figures / f"{name}.png").read_bytes()).decode(),
+        "dark": lambda name: base64.b64encode(dark[name]).decode(),
     }
     return environment

@@ -1,0 +1,1 @@
+"""The local page to read, compare and judge texts by hand: `synthie browse`."""

@@ -1,0 +1,1 @@
+"""Evaluation from the inside: counts and scores, resampling, errors, confidence, readers, the report."""

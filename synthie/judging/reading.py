@@ -1,0 +1,54 @@
+"""What later stages ask of the judge stage's folder: whose text is faulty, and why; what the data are worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from synthie.judging.judgements import ESTIMATES_FILE, read_judgements
+
+__all__ = ["Fault", "estimates", "faults"]
+
+
+class Fault(NamedTuple):
+    """One fault that a judge has found, of the shape of `synthie.quality.Reason`."""
+
+    check: str  # contradicted | absent | extra_fact
+    detail: str
+
+
+def faults(judge: Path) -> dict[str, list[Fault]]:
+    """Request key of each text that a deciding judge finds faulty -> what is wrong with it.
+
+    Texts without a fault, and those that were not judged, are not among them. Empty where there are no judgements.
+    """
+    told = estimates(judge)
+    found: dict[str, list[Fault]] = {}
+    if told is None:
+        return found
+    for table in read_judgements(judge):
+        for row in table.to_pylist():
+            is_told = row["judge"] in told["deciding"] and row["problem"] is None
+            if is_told and (of_text := list(_faults(row))):
+                found.setdefault(row["request_key"], []).extend(of_text)
+    return found
+
+
+def estimates(judge: Path) -> dict[str, Any] | None:
+    """The content of ``estimates.json``; None where nothing was judged."""
+    try:
+        return json.loads((judge / ESTIMATES_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _faults(row: dict[str, Any]) -> Iterator[Fault]:
+    for number, triplet in enumerate(row["triplets"], 1):
+        if triplet["verdict"] != "stated":
+            what = "is contradicted" if triplet["verdict"] == "contradicted" else "is not stated"
+            detail = f"Triplet {number} ({triplet['words']}) {what}, says the judge '{row['judge']}'."
+            yield Fault(triplet["verdict"], detail)
+    for extra in row["extras"] or ():
+        yield Fault("extra_fact", f"'{extra}' is in no triplet, says the judge '{row['judge']}'.")

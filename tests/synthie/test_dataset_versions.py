@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dataset_world import BORN, BORN_IN, SPOUSE, Folders
+
+from synthie.errors import ConfigError, InputError
+
+
+@pytest.fixture
+def monday(tmp_path: Path) -> Folders:
+    folders = Folders(tmp_path / "monday")
+    folders.add("train", [BORN, SPOUSE])
+    folders.add("train", [BORN_IN])
+    folders.add("test", [SPOUSE])
+    folders.build()
+    return folders
+
+
+def tuesday_after(monday: Folders, tmp_path: Path) -> Folders:
+    folders = Folders(tmp_path / "tuesday", first=3)
+    folders.add("train", [BORN, BORN_IN])
+    folders.add("train", [("Q3", "P19", "Q2")], reasons=["missing"])
+    folders.add("validation", [("Q3", "P26", "Q1")])
+    return folders
+
+
+def files(folders: Folders) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folders.dataset / "data").iterdir())}
+
+
+def test_a_continued_data_set_has_new_shards_beside_the_old_ones_which_stay_as_they_are(
+    monday: Folders, tmp_path: Path
+) -> None:
+    before = files(monday)
+    tuesday = tuesday_after(monday, tmp_path)
+    counts = tuesday.build(continue_from=str(monday.dataset))
+    after = files(tuesday)
+    assert before.items() < after.items()
+    assert set(after) - set(before) == {"train-00001.parquet", "validation-00000.parquet"}
+    assert files(monday) == before
+    assert counts["records"] == {"train": 3, "validation": 1, "test": 1}
+    assert [row["id"] for row in tuesday.rows()] == [0, 1, 3]
+    jsonl = (tuesday.dataset / "train.jsonl.gz").read_bytes()
+    assert jsonl.startswith((monday.dataset / "train.jsonl.gz").read_bytes())
+    assert [json.loads(line)["id"] for line in gzip.decompress(jsonl).splitlines()] == [0, 1, 3]
+
+
+def test_card_and_statistics_follow(monday: Folders, tmp_path: Path) -> None:
+    tuesday = tuesday_after(monday, tmp_path)
+    tuesday.build(continue_from=str(monday.dataset))
+    statistics = tuesday.statistics()
+    assert statistics["version"] == "1.1"
+    first, second = statistics["versions"]
+    assert (first["version"], first["change"], first["records"]) == ("1.0", "first version", {"train": 2, "test": 1})
+    assert (second["change"], second["sets"], second["usd"]) == ("2 records added", 3, 0.75)
+    assert second["records"] == {"train": 3, "validation": 1, "test": 1}
+    assert statistics["splits"]["train"]["sets"] == 4
+    assert (statistics["quality"]["checked"], statistics["quality"]["rejected"]) == (6, 1)
+    assert statistics["quality"]["tokens"] == {"input": 60, "cached": 12, "output": 30, "usd": 1.5}
+    card = tuesday.card()
+    assert f"| 1.1 | {second['date']} | 2 records added | 3 | 5 | $0.75 |" in card
+    assert f"| 1.0 | {first['date']} | first version | 3 | 3 | $0.75 |" in card
+    assert "Version 1.1 of" in card
+    assert "for $1.50" in card
+
+
+def test_a_continued_data_set_loads_whole(monday: Folders, tmp_path: Path) -> None:
+    tuesday = tuesday_after(monday, tmp_path)
+    tuesday.build(continue_from=str(monday.dataset))
+    program = (
+        "import sys, datasets\n"
+        "print({split: data.num_rows for split, data in datasets.load_dataset(sys.argv[1]).items()})\n"
+    )
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    arguments = [sys.executable, "-c", program, str(tuesday.dataset)]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{'train': 3, 'validation': 1, 'test': 1}"
+
+
+def test_the_same_records_are_the_same_version_whatever_else_changes(monday: Folders) -> None:
+    monday.publish(licence="cc-by-4.0")
+    statistics = monday.statistics()
+    assert statistics["version"] == "1.0"
+    assert len(statistics["versions"]) == 1
+    assert "license: cc-by-4.0" in monday.card()
+
+
+def test_changed_records_make_a_new_major_version(monday: Folders) -> None:
+    before = monday.rows()
+    monday.publish(withheld_share=1.0)
+    assert monday.rows() != before
+    assert monday.statistics()["version"] == "2.0"
+    assert monday.statistics()["versions"][-1]["change"] == "records of the version before changed"
+
+
+def test_what_was_spent_for_an_earlier_major_version_is_not_told_as_the_cost_of_this_one(monday: Folders) -> None:
+    monday.publish(withheld_share=1.0)
+    assert "for $0.75" in monday.card()
+
+
+def test_sets_that_do_not_continue_the_earlier_ones_are_an_error(monday: Folders, tmp_path: Path) -> None:
+    other = Folders(tmp_path / "other")
+    other.add("train", [BORN])
+    with pytest.raises(ConfigError, match=r"numbers begin at 0, and 2 is taken\. Set 'sampling\.continue_from'"):
+        other.build(continue_from=str(monday.dataset))
+
+
+def test_a_set_of_an_earlier_version_in_another_split_is_an_error(monday: Folders, tmp_path: Path) -> None:
+    tuesday = tuesday_after(monday, tmp_path)
+    tuesday.add("train", [SPOUSE])
+    with pytest.raises(InputError, match="splits train and test share 1 triplet sets"):
+        tuesday.build(continue_from=str(monday.dataset))
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "run", "itself"])
+def test_what_cannot_be_continued_is_named(monday: Folders, tmp_path: Path, wrong: str) -> None:
+    tuesday = tuesday_after(monday, tmp_path)
+    places = {"nothing": tmp_path / "nothing", "run": tmp_path / "monday", "itself": tuesday.dataset}
+    told = {"nothing": "no finished data set", "run": "Did you mean .*monday/dataset", "itself": "writes to"}
+    with pytest.raises(ConfigError, match=told[wrong]):
+        tuesday.build(continue_from=str(places[wrong]))
+
+
+def test_a_damaged_history_is_named(monday: Folders) -> None:
+    (monday.dataset / "versions.json").write_text("{")
+    with pytest.raises(InputError, match=r"versions\.json is damaged"):
+        monday.publish(name="another")
