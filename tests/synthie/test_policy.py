@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scripted_endpoint import Reply, ScriptedEndpoint, Seen, faithful
-from texts_world import SETS, dump_lines, generate, make_world, rows, settings
+from texts_world import (
+    FIRST,
+    LAST,
+    SETS,
+    TOWNS,
+    dump_lines,
+    entity,
+    generate,
+    make_world,
+    relation,
+    rows,
+    settings,
+)
 
 from kg.build import build_graph
 from kg.config import GraphConfig
+from kg.graph import KnowledgeGraph
+from kg.stage import run_stage
 from synthie.config import load_config
 from synthie.errors import ConfigError
 from synthie.llm.prompts import load_prompt
@@ -172,14 +188,22 @@ def test_a_prompt_may_have_words_of_its_own_for_sending_back(tmp_path: Path) -> 
 @pytest.fixture(scope="module")
 def aliased(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The world with two aliases for every person, one of them in another script, and one for each town."""
-    folder = tmp_path_factory.mktemp("aliased")
+
+    def alias(line: dict[str, Any]) -> None:
+        name = line["labels"]["en"]["value"]
+        first, _, last = name.partition(" ")
+        others = [f"{first[0]}. {last} of Europe", "Ада"] if last else [f"{name} City"]
+        line["aliases"] = {"en": [{"language": "en", "value": other} for other in others]}
+
+    return changed(world, tmp_path_factory.mktemp("aliased"), alias)
+
+
+def changed(world: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The world with each entity changed."""
     lines = list(dump_lines())
     for line in lines:
         if line["id"].startswith("Q"):
-            name = line["labels"]["en"]["value"]
-            first, _, last = name.partition(" ")
-            others = [f"{first[0]}. {last} of Europe", "Ада"] if last else [f"{name} City"]
-            line["aliases"] = {"en": [{"language": "en", "value": other} for other in others]}
+            change(line)
     dump = folder / "dump.json"
     dump.write_text("[\n" + ",\n".join(map(json.dumps, lines)) + "\n]\n")
     build_graph(GraphConfig(dump=str(dump)), folder / "kg")
@@ -217,33 +241,82 @@ def test_an_entity_has_one_name_in_a_set(aliased: Path, tmp_path: Path, server: 
 # --- Relations told in the words of others ----------------------------------------------------------------------------
 
 
-def in_other_words(seen: Seen) -> Reply:
-    """Tells births and deaths without the relations' labels; of Ada Weiss, unless it is sent back, the wrong one."""
-    words = {"place of birth": "woke in", "place of death": "slept in"}
-    is_wrong = "Ada Weiss" in asked(seen) and len(seen.body["messages"]) == USUAL
-    told = []
-    for line in asked(seen).splitlines():
-        subject, relation, place = line.split(". ", 1)[1].split(" | ")
-        told.append(f"{subject} {'slept in' if is_wrong else words[relation]} {place}.")
-    return Reply(" ".join(told))
+VERBS = (
+    "mends",
+    "paints",
+    "sweeps",
+    "guards",
+    "films",
+    "maps",
+    "praises",
+    "leaves",
+    "seeks",
+    "feeds",
+    "wires",
+    "rents",
+)
+PEOPLE = 12
+
+
+@pytest.fixture(scope="module")
+def crafts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve people who each have twelve relations to towns, and a set of each triplet."""
+    folder = tmp_path_factory.mktemp("crafts")
+    relations = {f"P{100 + number}": f"craft {number}" for number in range(len(VERBS))}
+    lines = [relation(name, label) for name, label in relations.items()]
+    lines += [entity(100 + number, town, {"P31": [515]}) for number, town in enumerate(TOWNS)]
+    claims = {name: [100 + number % len(TOWNS)] for number, name in enumerate(relations)}
+    people = [f"{first} {last}" for first, last in zip(FIRST + FIRST, LAST + LAST[1:], strict=False)][:PEOPLE]
+    lines += [entity(1_000 + number, name, claims | {"P31": [5]}) for number, name in enumerate(people)]
+    dump = folder / "dump.json"
+    dump.write_text("[\n" + ",\n".join(map(json.dumps, lines)) + "\n]\n")
+    build_graph(GraphConfig(dump=str(dump)), folder / "kg")
+    graph = KnowledgeGraph.open(folder / "kg")
+    triplets = [
+        {"subject": subject, "relation": name, "object": place}
+        for number in range(PEOPLE)
+        for subject, place, name in graph.out_edges(f"Q{1_000 + number}", keys=True)
+        if name in relations
+    ]
+
+    def write(target: Path) -> dict[str, Any]:
+        table = {
+            "id": range(len(triplets)),
+            "triplets": [[one] for one in triplets],
+            "split": ["train"] * len(triplets),
+        }
+        pq.write_table(pa.table(table), target / "sets.parquet")
+        return {}
+
+    run_stage("sets", folder / "sets", config={}, inputs={}, seed=0, work=write)
+    return folder
 
 
 USUAL = len(load_prompt("few-shot/1").messages([], []))
 
 
+def in_other_words(seen: Seen) -> Reply:
+    """Each craft has a verb of its own; the first person's first is told with the second's, unless it is sent back."""
+    subject, craft, place = asked(seen).split(". ", 1)[1].split(" | ")
+    number = int(craft.removeprefix("craft "))
+    is_wrong = (subject, number) == ("Ada Weiss", 0) and len(seen.body["messages"]) == USUAL
+    return Reply(f"{subject} {VERBS[number + is_wrong]} {place}.")
+
+
 def test_a_relation_told_in_the_words_that_others_have_for_another_is_rejected(
-    world: Path, tmp_path: Path, server: ScriptedEndpoint
+    crafts: Path, tmp_path: Path, server: ScriptedEndpoint
 ) -> None:
     server.respond = in_other_words
-    manifest = generate(world, tmp_path, settings(server))
-    assert (manifest.counts["samples"], manifest.counts["reasons"]) == (SETS - 1, {"relation": 1})
+    manifest = generate(crafts, tmp_path, settings(server), near_duplicate=1.0)
+    assert manifest.counts["reasons"] == {"relation": 1}
     (row,) = rows(tmp_path, "rejected")
-    assert "'slept' (characters 10–15) is how the texts tell of 'place of death'" in row["reasons"][0]["detail"]
+    told = "'paints' (characters 10–16) is how the texts tell of 'craft 1', not of 'craft 0'."
+    assert row["reasons"][0]["detail"] == f"Triplet 1 (Ada Weiss | craft 0 | Ulm): {told}"
 
 
-def test_the_writer_hears_of_the_wrong_words(world: Path, tmp_path: Path, server: ScriptedEndpoint) -> None:
+def test_the_writer_hears_of_the_wrong_words(crafts: Path, tmp_path: Path, server: ScriptedEndpoint) -> None:
     server.respond = in_other_words
-    manifest = generate(world, tmp_path, settings(server, tries=2), action="repair")
-    assert manifest.counts["samples"] == SETS
+    manifest = generate(crafts, tmp_path, settings(server, tries=2), action="repair", near_duplicate=1.0)
+    assert (manifest.counts["samples"], manifest.counts["rejected"]) == (PEOPLE * len(VERBS), 0)
     (back,) = (seen.body["messages"] for seen in server.seen if len(seen.body["messages"]) > USUAL)
-    assert "is how the texts tell of 'place of death', not of 'place of birth'" in back[-1]["content"]
+    assert "is how the texts tell of 'craft 1', not of 'craft 0'" in back[-1]["content"]

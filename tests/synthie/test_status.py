@@ -106,7 +106,7 @@ def test_a_run_that_was_never_started_is_told_from_one_that_was(tmp_path: Path) 
         status(tmp_path / "nowhere")
     stage(tmp_path, "kg")
     seen = status(tmp_path)
-    assert [stage["state"] for stage in seen["stages"]] == ["finished", *["not started"] * 6]
+    assert [stage["state"] for stage in seen["stages"]] == ["finished", *["not started"] * 7]
     assert seen["stages"][0]["counts"] == {"things": 3}
     assert seen["texts"] is None
     assert "Texts" not in shown(tmp_path)
