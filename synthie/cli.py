@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -140,6 +141,8 @@ def generate(
 
     Stop it at any time and start it again: paid responses are kept and never asked for twice.
     """
+    # Arrow's own allocators keep 30 MB more; they are chosen when it is loaded.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     plan = plan_run(config, [*(set_ or []), *(["generation.retry_failed=true"] if retry_failed else [])], run)
     if cancel_batches:
         count = plan.cancel_batches()
@@ -232,8 +235,6 @@ def llm_server(
 
     Example: synthie llm-server --set generation.local.rate_429=0.1
     """
-    import os
-
     from synthie.llm.local import serve
 
     key = None

@@ -38,6 +38,7 @@ QUIET_S, QUIET_CPU_S = 45, 5  # a client that sends nothing for so long and hard
 POLL_S = 0.01
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",  # as `synthie generate` has it
     "PYTHONPATH": str(ROOT),
     "HF_HUB_OFFLINE": "1",
     "TELEMETRY_ENABLED": "false",
