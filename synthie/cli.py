@@ -56,9 +56,6 @@ app.add_typer(kg_app, name="kg")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(journal_app, name="journal")
 app.add_typer(prompt_app, name="prompt")
-app.command("score")(score)
-app.command("status")(show_status)
-app.command("browse")(browse)
 
 
 def main() -> None:
@@ -152,6 +149,10 @@ def generate(
     do_stage(plan, find_stage("texts"))
 
 
+app.command("status")(show_status)
+app.command("browse")(browse)
+
+
 @app.command()
 def judge(config: ConfigOption = None, set_: SetOption = None, run: RunOption = None) -> None:
     """Have a sample of the texts judged (an LLM, an extractor, an NLI model), and show what the data are worth.
@@ -187,6 +188,9 @@ def evaluate(config: ConfigOption = None, set_: SetOption = None, run: RunOption
     plan = plan_run(config, set_, run)
     do_stage(plan, find_stage("report"))
     typer.echo(f"Report: {plan.report / 'report.html'}")
+
+
+app.command("score")(score)
 
 
 @app.command()

@@ -25,7 +25,7 @@ from synthie.config import DatasetConfig
 from synthie.errors import ConfigError, InputError
 from synthie.publishing.card import Origin, write_card
 from synthie.publishing.rows import DATASET_SCHEMA, Verdicts, published_rows, verdict_inputs
-from synthie.publishing.shards import Shard, ShardWriter, link_shards, shards_of
+from synthie.publishing.shards import Shard, ShardWriter, clear_shards, link_shards, shards_of
 from synthie.publishing.statistics import gate_figures, merge_gate_figures, split_statistics
 from synthie.publishing.versions import VERSIONS, next_versions, read_versions, write_versions
 from synthie.publishing.withholding import withhold
@@ -104,9 +104,7 @@ class _Earlier:
 def _build(config: DatasetConfig, origin: Origin, earlier: _Earlier | None, folder: Path, seed: int) -> dict[str, Any]:
     verdicts, quality = Verdicts.read(origin.texts, origin.judge), gate_figures(origin.texts)
     drawn = _drawn(origin.sets)
-    shutil.rmtree(folder / "data", ignore_errors=True)
-    for path in folder.glob("*.jsonl.gz"):
-        path.unlink()
+    clear_shards(folder)
     old = earlier.shards if earlier else []
     if earlier:
         _require_new_sets(origin.sets, earlier)
@@ -127,6 +125,7 @@ def _build(config: DatasetConfig, origin: Origin, earlier: _Earlier | None, fold
         "versions": versions,
         **split_statistics(folder, shards, drawn | {_WITHHELD: 0}),
         "quality": quality,
+        "spent_usd": told["usd"] + (before["spent_usd"] if before else 0.0),
         "verdicts": _verdict_figures(verdicts, before, faulty=config.judged_faulty),
         "estimates": _estimates(origin.judge),
         "coverage": json.loads((origin.sets / "coverage.json").read_text(encoding="utf-8")),
@@ -139,6 +138,7 @@ def _build(config: DatasetConfig, origin: Origin, earlier: _Earlier | None, fold
     write_versions(folder, versions, shards)
     return {
         "records": {split: figures["records"] for split, figures in statistics["splits"].items()},
+        "published": sum(figures["records"] for figures in statistics["splits"].values()),
         "checked": quality["checked"],
         "rejected": quality["rejected"],
     }
@@ -225,7 +225,11 @@ def _earlier(config: DatasetConfig, graph_hash: str, folder: Path) -> _Earlier |
     except (InputError, OSError, ValueError) as error:
         meant = f" Did you mean {path / 'dataset'}?" if (path / "dataset").is_dir() else ""
         raise ConfigError(f"'dataset.continue_from' names no finished data set: {error}{meant}") from error
-    if manifest.stage != "dataset" or "shards" not in statistics or manifest.inputs.get("graph") != graph_hash:
+    if (
+        manifest.stage != "dataset"
+        or not {"shards", "spent_usd"} <= statistics.keys()
+        or manifest.inputs.get("graph") != graph_hash
+    ):
         raise ConfigError(
             f"The data set in {path} was not made from this graph by this version of the program, so it cannot be "
             "continued. Correct 'dataset.continue_from', or unset it to begin anew."

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kg.parallel import Mapper
-from kg.stage import Manifest, Progress, find_damage, no_progress
+from kg.stage import Manifest, Progress, find_damage, no_progress, read_manifest
 from synthie.config import RunConfig
 from synthie.errors import ConfigError, InputError, SynthieError
 
@@ -184,9 +184,14 @@ class Run:
         )
 
     def build_dataset(self, progress: Progress = no_progress) -> Manifest:
-        """Accepted texts → data set with card. Errors: see `synthie.dataset.build_dataset`."""
+        """Accepted texts → data set with card; judges that are asked for must have judged.
+
+        Errors: see `synthie.dataset.build_dataset`.
+        """
         from synthie.dataset import build_dataset
 
+        if self.config.judge.judges:
+            read_manifest(self.judge)
         return build_dataset(
             self.config.dataset,
             self.kg,

@@ -111,6 +111,10 @@ def _range(bucket: dict[str, Any]) -> str:
     return f"{first:,}" if first == last else f"{first:,}–{last:,}"
 
 
+def _interval(low: float, high: float) -> str:
+    return f"{100 * low:.1f}–{100 * high:.1f}".replace("-", "−")
+
+
 def _environment(autoescape: bool, figures: Path, dark: dict[str, bytes]) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -123,8 +127,8 @@ def _environment(autoescape: bool, figures: Path, dark: dict[str, bytes]) -> jin
     environment.filters |= {
         "percent": lambda value: f"{100 * value:.1f}",
         "points": lambda value: f"{100 * value:+.1f}".replace("-", "−"),
-        "interval": lambda estimate: f"{100 * estimate['low']:.1f}–{100 * estimate['high']:.1f}",
-        "normal": lambda estimate: f"{100 * estimate['normal_low']:.1f}–{100 * estimate['normal_high']:.1f}",
+        "interval": lambda estimate: _interval(estimate["low"], estimate["high"]),
+        "normal": lambda estimate: _interval(estimate["normal_low"], estimate["normal_high"]),
         "thousands": lambda value: "–" if value is None else f"{value:,}",
         "rate": lambda value: "–" if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}",
         "usd": lambda value: "–" if value is None else f"${value:,.2f}" if value >= 1 or not value else f"${value:.6f}",

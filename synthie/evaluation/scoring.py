@@ -15,7 +15,7 @@ from kg.stage import write_atomic
 from synthie.config import EvaluationConfig
 from synthie.errors import InputError
 from synthie.evaluation.analysis import analyse
-from synthie.evaluation.corpus import UNKNOWN, Columns, Corpus, Predicted, known_from_training
+from synthie.evaluation.corpus import UNKNOWN, Columns, Corpus, Predicted, is_known, known_from_training
 from synthie.evaluation.errors import related_relations
 from synthie.evaluation.linearized import Form
 from synthie.evaluation.readers import FileRecord, Item, Stated, read_records
@@ -212,11 +212,18 @@ def _names(*corpora: list[list[Stated]], key: _Key) -> dict[str, str]:
 
 
 def _refuse_strangers(corpus: Corpus, by: By, paths: Mapping[str, Path]) -> None:
-    """Predictions none of whose nodes is a gold node are ids held against names, or the like."""
+    """Predictions that share no node with gold are ids held against names, or the like.
+
+    A bad extractor shares none either; its nodes have ids and its relations are gold's.
+    """
     nodes = set(np.concatenate([corpus.gold.subject, corpus.gold.object]).tolist())
+    relations = set(corpus.gold.relation.tolist())
     for name, system in corpus.systems.items():
         found = set(np.concatenate([system.sets.subject, system.sets.object]).tolist())
-        if nodes and found and not nodes & found:
+        is_bad_only = bool(relations & set(system.sets.relation.tolist())) and any(
+            is_known(corpus.gold.nodes[node]) for node in found
+        )
+        if nodes and found and not nodes & found and not (by == "id" and is_bad_only):
             example, other = corpus.gold.nodes[min(nodes)], corpus.gold.nodes[min(found)]
             raise InputError(
                 f"No node that {paths[name]} predicts occurs in gold, compared by {by}: it has {other!r}, gold has "

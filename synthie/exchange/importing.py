@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from synthie.errors import ConfigError, InputError
 from synthie.exchange.mentions import by_mention, find_mention
 from synthie.publishing.card import front_matter, render
 from synthie.publishing.rows import DATASET_SCHEMA
-from synthie.publishing.shards import ShardWriter
+from synthie.publishing.shards import ShardWriter, clear_shards
 from synthie.publishing.statistics import split_statistics
 from synthie.records import SPLITS
 
@@ -132,6 +133,7 @@ def import_records(
     inputs = {f"file {number}": file_digest(path) for number, path in enumerate(files)}
 
     def work(target: Path) -> dict[str, Any]:
+        clear_shards(target)
         counts = _Counts()
         resolve = _Resolver(KnowledgeGraph.open(graph), counts, unknown)
         splits = sorted(set(of_file.values()), key=SPLITS.index)
@@ -204,6 +206,9 @@ def split_of(path: Path) -> str:
     Raises:
         ConfigError: it tells none.
     """
+    stem = path.name.split(".")[0]
+    if stem in SPLITS:
+        return stem
     for word in re.split(r"[^a-z]+", path.name.lower()):
         if word in _SPLIT_WORDS:
             return _SPLIT_WORDS[word]
@@ -322,7 +327,7 @@ def _lines(path: Path, form: ImportForm, counts: _Counts) -> Iterator[_SynthieLi
                     yield decoder.decode(line)
                 except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                     counts.bad.append({"file": path.name, "line": number, "error": str(error)})
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"Cannot read {path}: {reason}. It must be JSONL, plain or gzip (.gz).") from error
 

@@ -138,4 +138,4 @@ def _percent(share: dict[str, float] | None, *, rest: bool = False) -> str:
     value, low, high = share["value"], share["low"], share["high"]
     if rest:
         value, low, high = 1 - value, 1 - high, 1 - low
-    return f"{value:.1%} ({low:.1%} – {high:.1%})"
+    return f"{value:.1%} ({100 * low:.1f}–{high:.1%})"

@@ -141,7 +141,7 @@ def _card(config: DatasetConfig, origin: Origin, statistics: Mapping[str, Any]) 
         totals=totals | {"records": totals["records"] - again},
         statistics=statistics,
         versions=versions,
-        spent=sum(version["usd"] for version in versions if version["version"].split(".")[0] == _major(versions)),
+        spent=statistics["spent_usd"],
         graph={
             "nodes": pq.read_metadata(origin.graph / "nodes.parquet").num_rows,
             "triples": pq.read_metadata(origin.graph / "triples.parquet").num_rows,
@@ -169,10 +169,6 @@ def _card(config: DatasetConfig, origin: Origin, statistics: Mapping[str, Any]) 
 
 
 _SUMMED = ("records", "negatives", "withheld_records", "withheld_triplets", "flagged", "mentions", "mentions_not_found")
-
-
-def _major(versions: list[dict[str, Any]]) -> str:
-    return str(versions[-1]["version"].split(".")[0])
 
 
 def _relation_labels(graph: Path) -> dict[str, str]:

@@ -24,7 +24,7 @@ from isal import igzip
 from synthie.errors import InputError
 from synthie.publishing.rows import DATASET_SCHEMA
 
-__all__ = ["Shard", "ShardWriter", "link_shards", "read_shards", "shards_of"]
+__all__ = ["Shard", "ShardWriter", "clear_shards", "link_shards", "read_shards", "shards_of"]
 
 _ROWS_PER_FILE = 250_000
 _ROWS_PER_GROUP = 10_000
@@ -143,6 +143,13 @@ class ShardWriter:
 def shards_of(statistics: Mapping[str, Any]) -> list[Shard]:
     """The shards that a data set's ``statistics.json`` lists."""
     return [Shard(**shard) for shard in statistics["shards"]]
+
+
+def clear_shards(folder: Path) -> None:
+    """Delete what a build that was interrupted has left: a ``<split>.jsonl.gz`` would grow on behind its records."""
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    for path in folder.glob("*.jsonl.gz"):
+        path.unlink()
 
 
 def link_shards(source: Path, shards: Iterable[Shard], folder: Path) -> None:

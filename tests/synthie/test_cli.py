@@ -172,6 +172,8 @@ def test_the_help_of_the_whole_names_every_command() -> None:
     assert result.code == 0
     assert all(name.split()[-1] in result.out for name in commands() if " " not in name)
     assert "synthie demo" in result.out
+    stages = [result.out.index(f"│ {name} ") for name in ("demo", "sample", "generate", "judge", "train", "score")]
+    assert stages == sorted(stages)
 
 
 def test_the_installed_command_answers() -> None:

@@ -37,7 +37,12 @@ def folders(tmp_path: Path) -> Folders:
 
 def test_accepted_samples_are_split_and_keep_their_order_and_provenance(folders: Folders) -> None:
     counts = folders.build()
-    assert counts == {"records": {"train": 4, "validation": 1, "test": 1}, "checked": 7, "rejected": 1}
+    assert counts == {
+        "records": {"train": 4, "validation": 1, "test": 1},
+        "published": 6,
+        "checked": 7,
+        "rejected": 1,
+    }
     table = pq.read_table(folders.dataset / "data/train-00000.parquet")
     assert table.schema.equals(DATASET_SCHEMA)
     assert table["id"].to_pylist() == [0, 2, 5, 6]
@@ -159,6 +164,7 @@ def test_negatives_are_in_their_splits_marked_by_their_topic(folders: Folders) -
     folders.add_negative("test", "Q3")
     counts = folders.build()
     assert counts["records"] == {"train": 5, "validation": 1, "test": 2}
+    assert counts["published"] == 8
     train = pq.read_table(folders.dataset / "data/train-00000.parquet")
     assert train["topic"].to_pylist() == [None, None, None, None, "Q2"]
     with gzip.open(folders.dataset / "test.jsonl.gz", "rt", encoding="utf-8") as file:

@@ -105,6 +105,27 @@ def test_what_was_spent_for_an_earlier_major_version_is_not_told_as_the_cost_of_
     assert "for $0.75" in monday.card()
 
 
+def test_the_cost_of_texts_counts_once_however_many_versions_are_made_of_them(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    folders.add("train", [SPOUSE])
+    folders.add("test", [BORN, BORN_IN])
+    folders.build()
+    folders.publish(withheld_test=True)
+    assert folders.statistics()["version"] == "1.1"
+    assert folders.statistics()["spent_usd"] == 0.5
+
+
+def test_a_new_major_version_of_continued_data_tells_what_the_earlier_run_cost_too(
+    monday: Folders, tmp_path: Path
+) -> None:
+    tuesday = tuesday_after(monday, tmp_path)
+    tuesday.build(continue_from=str(monday.dataset))
+    tuesday.publish(continue_from=str(monday.dataset), withheld_share=1.0)
+    assert tuesday.statistics()["version"] == "2.0"
+    assert tuesday.statistics()["spent_usd"] == 1.5
+    assert "for $1.50" in tuesday.card()
+
+
 def test_sets_that_do_not_continue_the_earlier_ones_are_an_error(monday: Folders, tmp_path: Path) -> None:
     other = Folders(tmp_path / "other")
     other.add("train", [BORN])

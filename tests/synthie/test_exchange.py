@@ -231,6 +231,33 @@ def test_a_damaged_file_is_named(graph: Path, tmp_path: Path) -> None:
         import_records([path], "synthie", graph, tmp_path / "import", name="trial")
 
 
+def test_a_file_with_damage_inside_is_named(graph: Path, tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl.gz"
+    content = bytearray(gzip.compress(rebel_line("A", ("Q1", "P19", "Q2")).encode()))
+    content[10] = 0xFF  # no kind of block that there is
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"Cannot read .*train\.jsonl\.gz"):
+        import_records([path], "rebel", graph, tmp_path / "import", name="trial")
+
+
+def test_an_interrupted_import_leaves_no_record_twice(
+    graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(rebel_line("A", ("Q1", "P19", "Q2")))
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("synthie.exchange.importing.split_statistics", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            import_records([path], "rebel", graph, tmp_path / "import", name="trial")
+    assert (tmp_path / "import" / "train.jsonl.gz").exists()
+    import_records([path], "rebel", graph, tmp_path / "import", name="trial")
+    assert len(lines(tmp_path / "import" / "train.jsonl.gz")) == 1
+
+
 def test_equal_sets_in_two_imported_splits_are_counted_and_no_error(graph: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / f"{split}.jsonl").write_text(rebel_line("A", ("Q1", "P19", "Q2")))
@@ -247,6 +274,8 @@ def test_equal_sets_in_two_imported_splits_are_counted_and_no_error(graph: Path,
         ("sdg_text_val.jsonl", "validation"),
         ("en-dev.jsonl", "validation"),
         ("test.jsonl", "test"),
+        ("test_withheld.jsonl.gz", "test_withheld"),
+        ("test_unseen_entities.jsonl", "test_unseen_entities"),
     ],
 )
 def test_the_name_of_a_file_tells_its_split(name: str, split: str) -> None:

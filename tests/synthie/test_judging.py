@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from kg.stage import read_manifest
 from synthie.cli import app
 from synthie.config import GenerationConfig, JudgeConfig, JudgeModelConfig, LocalServerConfig, RunConfig
-from synthie.errors import BudgetError, ConfigError, IncompleteError
+from synthie.errors import BudgetError, ConfigError, IncompleteError, InputError
 from synthie.judging.answers import read_answer
 from synthie.judging.prompt import judge_prompt_names, load_judge_prompt
 from synthie.judging.reading import estimates, faults
@@ -274,6 +274,12 @@ def test_a_run_gives_each_stage_what_the_other_has_left(
     spent = read_journal(tmp_path / "judge" / "journal").spent_usd
     assert spent > 0
     assert given == {"texts": 3.0 - spent, "pilot": 3.0 - spent}
+
+
+def test_nothing_is_published_before_the_judges_that_are_asked_for_have_judged(tmp_path: Path) -> None:
+    run = Run(RunConfig(run=str(tmp_path), judge=JudgeConfig(judges=["llm"])))
+    with pytest.raises(InputError, match="judge holds no finished stage"):
+        run.build_dataset()
 
 
 def test_kill_9_loses_no_judgement_and_none_is_paid_for_twice(world: Path, tmp_path: Path) -> None:

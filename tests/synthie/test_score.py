@@ -172,6 +172,19 @@ def test_ids_decide_where_gold_has_them_and_names_else(tmp_path: Path) -> None:
         score_files(CONFIG, {"a": ids}, tmp_path / "score", gold=gold, by="name")
 
 
+def test_a_bad_system_that_names_other_nodes_is_scored_all_the_same(tmp_path: Path) -> None:
+    def saying(name: str, *ids: str) -> Path:
+        parts = zip(("subject", "predicate", "object"), ids, strict=True)
+        return lines(tmp_path / name, {"id": 1, "triplets": [{part: {"uri": uri} for part, uri in parts}]})
+
+    gold = saying("gold.jsonl", "Q64", "P17", "Q183")
+    bad = saying("bad.jsonl", "Q90", "P17", "Q142")
+    assert counts(score_files(CONFIG, {"a": bad}, tmp_path / "score", gold=gold)) == (0, 1, 1)
+    foreign = saying("foreign.jsonl", "Q90", "dbo:country", "Q142")
+    with pytest.raises(InputError, match="compared by id"):
+        score_files(CONFIG, {"a": foreign}, tmp_path / "score", gold=gold)
+
+
 def test_underscores_in_names_are_spaces(tmp_path: Path) -> None:
     gold = lists(tmp_path / "gold.jsonl", {1: [("New_York_City", "country", "United States")]})
     path = lists(tmp_path / "a.jsonl", {1: [("New York City", "country", "United_States")]})
