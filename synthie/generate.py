@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from kg.memory import system_memory
 from kg.stage import Manifest, Progress, no_progress, read_manifest, run_stage
 from synthie.config import GenerationConfig, QualityConfig
 from synthie.errors import ConfigError, IncompleteError, storage_error
@@ -31,7 +32,7 @@ from synthie.llm.prompts import load_prompt
 from synthie.quality import QualityGate
 from synthie.texts.asking import Asking
 from synthie.texts.bill import Bill
-from synthie.texts.columns import frugal_memory, give_back
+from synthie.texts.columns import give_back
 from synthie.texts.compiling import Compiled, Compiler
 from synthie.texts.complaints import Complaints
 from synthie.texts.estimate import Estimate, estimate, price_at, sampled
@@ -83,7 +84,7 @@ def generate_texts(
     _check_model(config)
     prompt = load_prompt(config.prompt)
 
-    @frugal_memory()
+    @system_memory()
     def work(folder: Path) -> dict[str, Any]:
         triplet_sets = TripletSets(graph, sets)
         questions = Questions(config, prompt, triplet_sets, seed=seed)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +25,7 @@ from kg.arrays import mask, numbers, spans, strings
 from kg.config import GraphConfig
 from kg.dump import Slice, SliceReader
 from kg.errors import InputError
+from kg.memory import system_memory
 from kg.rdf.config import WIKIDATA_ENTITY
 from kg.rdf.ntriples import (
     BLANK,
@@ -98,7 +98,7 @@ def read_slice(task: SliceTask) -> SliceReport:
         InputError: the file cannot be read, is no N-Triples or has too many lines that are no statement.
         OSError: the folder cannot be written.
     """
-    with _system_memory():
+    with system_memory():
         return read_report(task.folder, task.part.number) or _SliceIngest(task).run()
 
 
@@ -389,17 +389,6 @@ class _SliceIngest:
 
     def _note_size(self, path: Path) -> None:
         self._report.sizes[path.name] = path.stat().st_size
-
-
-@contextmanager
-def _system_memory() -> Iterator[None]:
-    """Have Arrow take memory from the C library: of what Arrow's own allocator is given back, 25 MB stay resident."""
-    before = pa.default_memory_pool()
-    pa.set_memory_pool(pa.system_memory_pool())
-    try:
-        yield
-    finally:
-        pa.set_memory_pool(before)
 
 
 def too_many_bad_lines(file: str, limit: int, last: dict[str, Any]) -> InputError:

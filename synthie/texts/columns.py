@@ -3,8 +3,7 @@ its data set library (20 MB)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["as_table", "bits", "column", "frugal_memory", "give_back", "numbers", "read_parquet"]
+__all__ = ["as_table", "bits", "column", "give_back", "numbers", "read_parquet"]
 
 _DTYPES = {"double": "f8", "float": "f4"}  # Arrow's names that numpy reads otherwise
 
@@ -20,17 +19,6 @@ _DTYPES = {"double": "f8", "float": "f4"}  # Arrow's names that numpy reads othe
 def give_back() -> None:
     """Give memory that is free but still held back to the operating system."""
     pa.default_memory_pool().release_unused()  # of the C library's allocator: all of it, not Arrow's alone
-
-
-@contextmanager
-def frugal_memory() -> Iterator[None]:
-    """Let what Arrow allocates for Python come from the C library, which gives memory back sooner than Arrow's pool."""
-    before = pa.default_memory_pool()
-    pa.set_memory_pool(pa.system_memory_pool())
-    try:
-        yield
-    finally:
-        pa.set_memory_pool(before)
 
 
 def bits(mask: np.ndarray) -> pa.BooleanArray:
