@@ -12,33 +12,32 @@ import json
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from synthie.commands.browse import browse
 from synthie.commands.command import (
-    DEFAULT_RUN,
     ConfigOption,
     QuietGroup,
-    RunFolder,
     RunOption,
     SetOption,
+    cancel_batches_of,
     do_stage,
     find_stage,
     plan_run,
     progress_bar,
 )
 from synthie.commands.dataset import dataset_app
+from synthie.commands.extract import extract, serve_extractor
 from synthie.commands.journal import journal_app
+from synthie.commands.judging import judge
 from synthie.commands.kg import kg_app
 from synthie.commands.prompt import prompt_app
 from synthie.commands.score import score
 from synthie.commands.status import show_status
+from synthie.commands.world import world_app
 from synthie.errors import InputError, SynthieError
-
-if TYPE_CHECKING:
-    from synthie.records import Prediction
 
 __all__ = ["app", "main"]
 
@@ -56,6 +55,7 @@ app.add_typer(kg_app, name="kg")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(journal_app, name="journal")
 app.add_typer(prompt_app, name="prompt")
+app.add_typer(world_app, name="world")
 
 
 def main() -> None:
@@ -142,29 +142,14 @@ def generate(
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     plan = plan_run(config, [*(set_ or []), *(["generation.retry_failed=true"] if retry_failed else [])], run)
     if cancel_batches:
-        count = plan.cancel_batches()
-        kept = "; what they have answered is fetched by the next run" if count else ""
-        typer.echo(f"{count or 'No'} batch{'es' if count != 1 else ''} cancelled{kept}.")
+        cancel_batches_of(plan, "texts")
         return
     do_stage(plan, find_stage("texts"))
 
 
 app.command("status")(show_status)
 app.command("browse")(browse)
-
-
-@app.command()
-def judge(config: ConfigOption = None, set_: SetOption = None, run: RunOption = None) -> None:
-    """Have a sample of the texts judged (an LLM, an extractor, an NLI model), and show what the data are worth.
-
-    Example: synthie judge --set judge.judges=[llm]
-    """
-    from synthie.commands.judging import print_estimates
-    from synthie.judging.reading import estimates
-
-    plan = plan_run(config, set_, run)
-    do_stage(plan, find_stage("judge"))
-    print_estimates(estimates(plan.judge))
+app.command("judge")(judge)
 
 
 @app.command()
@@ -191,30 +176,8 @@ def evaluate(config: ConfigOption = None, set_: SetOption = None, run: RunOption
 
 
 app.command("score")(score)
-
-
-@app.command()
-def extract(
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; none: one text a line from standard input.")] = None,
-    run: RunFolder = DEFAULT_RUN,
-    json_lines: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
-    beams: Annotated[int, typer.Option(min=1, max=100, help="Beams of the search.")] = 5,
-    constrained: Annotated[
-        bool, typer.Option(help="Allow only the graph's entities and relations in the output.")
-    ] = True,
-) -> None:
-    """Find the triplets that a text states, with the trained extractor of a run.
-
-    Example: synthie extract "Albert Einstein was born in Ulm."
-    """
-    from synthie.extractor.predict import Extractor
-
-    inputs = [text.strip() for text in texts or sys.stdin if text.strip()]
-    if not inputs:
-        raise InputError("There is no text to extract from. Give one as an argument or on standard input.")
-    extractor = Extractor.open(run / "extractor")
-    for text, prediction in zip(inputs, extractor.extract(inputs, beams=beams, constrained=constrained), strict=True):
-        typer.echo(_as_json(text, prediction) if json_lines else _as_lines(text, prediction))
+app.command("extract")(extract)
+app.command("serve-extractor")(serve_extractor)
 
 
 @app.command()
@@ -247,21 +210,6 @@ def llm_server(
         if not key:
             raise InputError(f"The environment variable {api_key_env} is empty. Set it to the key clients must send.")
     serve(plan_run(config, set_, None).config.generation.local, host=host, port=port, api_key=key)
-
-
-def _as_json(text: str, prediction: Prediction) -> str:
-    triplets = [triplet.to_record() for triplet in prediction.triplets]
-    return json.dumps({"text": text, "triplets": triplets, "score": round(prediction.score, 4)}, ensure_ascii=False)
-
-
-def _as_lines(text: str, prediction: Prediction) -> str:
-    lines = [text]
-    for triplet in prediction.triplets:
-        parts = (triplet.subject, triplet.predicate, triplet.object)
-        lines.append("  " + " | ".join(f"{part.surfaceform} ({part.uri or 'not in the graph'})" for part in parts))
-    if not prediction.triplets:
-        lines.append("  (no triplets)")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -142,12 +142,15 @@ class DatasetConfig(Settings):
 class ExtractorConfig(Settings):
     """The sequence-to-sequence model that learns text → triplets, and its training."""
 
-    NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"device"})
+    # How a training runs here; its results are the same but for rounding.
+    NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"device", "trackers", "compile", "gradient_checkpointing"})
 
-    preset: Literal["demo", "synthie-base-fe", "synthie-base-sc", "synthie-large-fe", "genie-base-fe"] = Field(
+    preset: Literal[
+        "demo", "synthie-base-fe", "synthie-base-sc", "synthie-large-fe", "synthie-large-sc", "genie-base-fe"
+    ] = Field(
         default="demo",
         description="Training preset: demo trains a small model from nothing on a CPU in minutes; the others are the "
-        "paper's settings.",
+        "paper's settings (fe: fully expanded, sc: subject-collapsed). genie is for a data set imported from REBEL.",
     )
     linearization: Literal["fully_expanded", "subject_collapsed"] | None = Field(
         default=None, description="How triplets are written as a target sequence. Empty: the preset's."
@@ -158,12 +161,72 @@ class ExtractorConfig(Settings):
     )
     steps: int | None = Field(default=None, ge=1, description="Optimiser steps. Empty: the preset's.")
     batch_size: int | None = Field(
-        default=None, ge=1, description="Sequences per device and step. Empty: the preset's."
+        default=None, ge=1, description="Sequences per device and forward pass. Empty: the preset's."
     )
     gradient_accumulation: int | None = Field(
-        default=None, ge=1, description="Batches per optimiser step. Empty: the preset's."
+        default=None, ge=1, description="Batches per optimiser step, over all devices. Empty: the preset's."
     )
     learning_rate: float | None = Field(default=None, gt=0, description="Peak learning rate. Empty: the preset's.")
+    max_source_tokens: int | None = Field(
+        default=None,
+        ge=8,
+        description="Most tokens in a text: training leaves longer ones out and counts them, prediction cuts them. "
+        "Empty: the preset's.",
+    )
+    max_target_tokens: int | None = Field(
+        default=None,
+        ge=8,
+        description="Most tokens in a target sequence; training leaves longer ones out and counts them. "
+        "Empty: the preset's.",
+    )
+    triplet_order: Literal["mention", "statement"] | None = Field(
+        default=None,
+        description="Order of triplets in a target. mention: the paper's, by the first mention of the subject, then "
+        "of the object. statement: as the text states them, which a small model learns sooner. Empty: the preset's.",
+    )
+    swapped_copies: int | None = Field(
+        default=None,
+        ge=0,
+        le=20,
+        description="Copies of each training record with entities exchanged for others that stand in the same place of "
+        "the same relation, which teaches a small model to copy. Empty: the preset's.",
+    )
+    precision: Literal["auto", "float32", "bf16"] | None = Field(
+        default=None,
+        description="Numbers that are multiplied; weights stay float32. auto: bf16 on a GPU that has it, else float32. "
+        "Empty: the preset's.",
+    )
+    validate_every: int | None = Field(
+        default=None, ge=1, description="Optimiser steps between two validations. Empty: the preset's."
+    )
+    validation_f1_records: int | None = Field(
+        default=None,
+        ge=0,
+        description="Most validation records on which each validation also measures F1, by greedy constrained "
+        "decoding. 0: loss only. Empty: the preset's.",
+    )
+    best_by: Literal["loss", "f1"] | None = Field(
+        default=None, description="By what the best weights are told. Empty: the preset's."
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Validations in a row without a new best after which training ends early. Empty: the preset's.",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Compute the activations of each layer again for the gradients instead of keeping them: less "
+        "memory, about a third more time.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Compile the model with torch.compile, which takes minutes at first: for long runs on a GPU.",
+    )
+    trackers: list[str] | None = Field(
+        default=None,
+        description="Trackers that follow the training, by accelerate's names, such as [tensorboard, wandb]; what they "
+        "write to disk is in the extractor's logs/. Empty: TensorBoard if it is installed. []: none.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where to train. auto: on a GPU if there is one."
     )
@@ -185,6 +248,20 @@ class PredictionConfig(Settings):
     max_new_tokens: int = Field(default=256, ge=8, description="Longest output, in tokens.")
     length_penalty: float | None = Field(
         default=None, description="Exponent of the length in a beam's score. Empty: the preset's."
+    )
+    meant: Literal["lowest", "most_linked"] = Field(
+        default="lowest",
+        description="Which of several entities with the same written name is meant: the one with the lowest number, or "
+        "the one with the most triples in the graph.",
+    )
+    max_triplets: int | None = Field(
+        default=None, ge=1, description="Most triplets of a constrained output. Empty: as many as it has tokens for."
+    )
+    no_repeats: bool = Field(default=False, description="Let a constrained output state no triplet twice.")
+    fitting_types: bool = Field(
+        default=False,
+        description="Let a constrained output join only what fits: relations that the graph has with a class of the "
+        "subject, and objects of a class that it has with the relation.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where to decode. auto: on a GPU if there is one."

@@ -22,6 +22,7 @@ __all__ = [
     "TRIPLET",
     "Mention",
     "Prediction",
+    "Span",
     "Triplet",
 ]
 
@@ -109,10 +110,48 @@ class Triplet:
         }
 
 
+Span = tuple[int, int]  # [start, end) in characters
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the extractor found in one text."""
+    """What the extractor found in one text.
+
+    Attributes:
+        triplets: in the order of the output.
+        score: length-normalised log-probability of the output.
+        output: the decoded sequence, for reading.
+        scores: of each triplet, in (0, 1]: the geometric mean of its tokens' probabilities; None where the output
+            does not tell its tokens apart (unconstrained decoding only).
+        spans: of each triplet, where the text first mentions subject and object; None where it has no form of the name.
+            Empty if they were not looked for.
+        truncated: whether the text is longer than what the model reads, so that its end was left out.
+        alternatives: the next best outputs for the same text, the best first, if they were asked for.
+    """
 
     triplets: tuple[Triplet, ...]
     score: float
     output: str
+    scores: tuple[float | None, ...] = ()
+    spans: tuple[tuple[Span | None, Span | None], ...] = ()
+    truncated: bool = False
+    alternatives: tuple[Prediction, ...] = ()
+
+    def to_record(self) -> dict[str, Any]:
+        """The dict form, as in JSONL files and the server's answers: triplets with their scores and spans, score."""
+        triplets: list[dict[str, Any]] = [triplet.to_record() for triplet in self.triplets]
+        for number, triplet in enumerate(triplets):
+            if self.spans:
+                triplet["subject"]["span"], triplet["object"]["span"] = self.spans[number]
+            if self.scores:
+                triplet["score"] = _rounded(self.scores[number])
+        record: dict[str, Any] = {"triplets": triplets, "score": _rounded(self.score)}
+        if self.truncated:
+            record["truncated"] = True
+        if self.alternatives:
+            record["alternatives"] = [alternative.to_record() for alternative in self.alternatives]
+        return record
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 4)

@@ -3,114 +3,137 @@
 Loaded only when training really runs, for it imports torch, transformers and accelerate. Whatever an interrupted
 run needs (tokenizer, examples, checkpoints, best weights) lies in a work folder and is moved into place by a
 rename, so a run that is killed at any moment continues from its last checkpoint, with the same results as one
-that was not.
+that was not. What depends on the kind of model is in `seq2seq`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from matplotlib.figure import Figure
-from torch.nn.functional import cross_entropy
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration, set_seed
+from accelerate.state import AcceleratorState
+from accelerate.utils import ProjectConfiguration
+from numpy.typing import NDArray
+from transformers import AutoTokenizer, set_seed
 
-from kg.stage import Progress, write_atomic
+from kg.stage import Progress, no_progress
+from synthie.config import ExtractorConfig
+from synthie.errors import ConfigError
+from synthie.extractor.checkpoints import best_weights, fresh, keep_weights, resume, save_checkpoint
+from synthie.extractor.curve import Curve, Trained, Validated, write_report
 from synthie.extractor.examples import BatchPlan, Examples
 from synthie.extractor.optimizer import make_optimizer, set_learning_rate
 from synthie.extractor.prepare import architecture, prepare
 from synthie.extractor.presets import Preset
-from synthie.extractor.runtime import from_pretrained, pick_device, prepare_runtime
+from synthie.extractor.runtime import pick_device, prepare_runtime
+from synthie.extractor.seq2seq import Seq2Seq, load_base, make_model
+from synthie.extractor.tracking import choose_trackers, start_trackers
+from synthie.extractor.validation import Validator
 from synthie.extractor.world import World
 
-__all__ = ["fit", "learning_rate"]
+__all__ = ["fit", "learning_rate", "train_network"]
 
-_NO_TOKEN = -100  # label of padded positions
+log = logging.getLogger(__name__)
+
 _CURVE_POINTS = 100  # training losses kept
-_VALIDATION_BATCH = 64
-
-
-@dataclass
-class Curve:
-    """What a run has measured so far; part of every checkpoint.
-
-    Attributes:
-        step: optimiser steps done.
-        tokens: source and target tokens seen, padding excluded.
-        seconds: time in the training loop, over all restarts, validation and checkpoints included.
-        train: (step, loss per target token since the last entry, learning rate).
-        validation: (step, loss per target token).
-        best_step, best_loss: of the validation.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    train: list[tuple[int, float, float]] = field(default_factory=list)
-    validation: list[tuple[int, float]] = field(default_factory=list)
-    best_step: int = 0
-    best_loss: float = float("inf")
 
 
 def fit(
     settings: Preset,
+    config: ExtractorConfig,
     *,
     graph: Path,
     dataset: Path,
     folder: Path,
     work: Path,
-    device: str,
     seed: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Train, and fill ``folder``.
+    """Train, and fill ``folder``: the best weights in it, the last in ``last/``.
 
     Args:
+        settings: what is trained.
+        config: how it runs here: device, trackers, compilation, memory.
         work: folder for what an interrupted run needs; the caller deletes it when the stage is done.
-        settings, graph, dataset, folder, device, seed, progress: as for `train_extractor`.
+        graph, dataset, folder, seed, progress: as for `train_extractor`.
 
     Returns:
         counts for the manifest.
+
+    Raises:
+        ConfigError: the configuration asks for what is not there, or the loss is no longer a number.
     """
     prepare_runtime()
-    chosen = pick_device(device)
-    bf16 = chosen.type == "cuda" and torch.cuda.is_bf16_supported()
-    accelerator = Accelerator(cpu=chosen.type == "cpu", mixed_precision="bf16" if bf16 else "no")
+    trackers = choose_trackers(config.trackers)
+    accelerator = _accelerator(settings, config, trackers, logs=folder / "logs")
     # First what may fail: a base model that cannot be loaded should not cost the time to tokenise the data.
-    base = from_pretrained(AutoModelForSeq2SeqLM, settings.base_model) if settings.base_model else None
+    base = load_base(settings) if settings.base_model else None
     prepared = work / "prepared"
     if accelerator.is_main_process and not prepared.exists():
-        temporary = _fresh(work / "prepared.tmp")
-        prepare(settings, graph, dataset, temporary)
+        temporary = fresh(work / "prepared.tmp")
+        prepare(settings, graph, dataset, temporary, seed=seed)
         temporary.rename(prepared)
     accelerator.wait_for_everyone()
+    counts = json.loads((prepared / "counts.json").read_bytes())
     tokenizer = AutoTokenizer.from_pretrained(prepared, local_files_only=True)
     set_seed(seed)
-    model = base or _make_model(settings, tokenizer)
-    model.generation_config.num_beams = settings.beams
-    model.generation_config.length_penalty = settings.length_penalty
+    network = Seq2Seq(base or make_model(architecture(settings), tokenizer), tokenizer, settings, accelerator.device)
+    if config.gradient_checkpointing:
+        network.recompute_activations()
+    set_seed(seed + accelerator.process_index)  # from here on, each process has a dropout of its own
     train, validation = (Examples.open(prepared / split) for split in ("train", "validation"))
-    curve = _train(settings, model, train, validation, work=work, accelerator=accelerator, seed=seed, progress=progress)
-    counts = json.loads((prepared / "counts.json").read_bytes()) | {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    world = World.open(prepared)
+    start_trackers(accelerator, settings, config.trackers)
+    curve = train_network(
+        settings,
+        network,
+        train,
+        Validator(settings, network, validation, world, accelerator),
+        work=work,
+        accelerator=accelerator,
+        compiled=config.compile,
+        seed=seed,
+        progress=progress if accelerator.is_main_process else no_progress,
+    )
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    best = curve.best(settings.best_by)
+    sequences = _batches_per_step(settings, accelerator.num_processes) * settings.batch_size
+    counts |= {
+        "parameters": sum(parameter.numel() for parameter in network.model.parameters()),
         "steps": curve.step,
-        "epochs": round(curve.step * settings.sequences_per_step / len(train), 2),
+        "sequences_per_step": sequences,
+        "epochs": round(curve.step * sequences / len(train), 2),
         "tokens": curve.tokens,
-        "best_step": curve.best_step,
+        "best_step": best.step,
     }
     if accelerator.is_main_process:
-        shutil.copytree(_best(work, curve), folder, dirs_exist_ok=True)
-        tokenizer.save_pretrained(folder)
-        World.open(prepared).save(folder)
-        _report(folder, settings, curve, counts, str(accelerator.device))
+        shutil.copytree(best_weights(work, best.step), folder, dirs_exist_ok=True)
+        network.model.save_pretrained(folder / "last")
+        for place in (folder, folder / "last"):
+            tokenizer.save_pretrained(place)
+        world.save(folder)
+        facts = {
+            "settings": settings.model_dump(mode="json"),
+            "counts": counts,
+            "device": str(accelerator.device),
+            "processes": accelerator.num_processes,
+            "threads": torch.get_num_threads(),
+            "precision": accelerator.mixed_precision.replace("no", "float32"),
+            "trackers": trackers,
+            "stopped_early": curve.step < settings.steps,
+        }
+        write_report(folder, curve, settings.best_by, facts)
     return counts
 
 
@@ -122,196 +145,140 @@ def learning_rate(settings: Preset, step: int) -> float:
     return settings.learning_rate + (settings.final_learning_rate - settings.learning_rate) * share
 
 
-def _make_model(settings: Preset, tokenizer: Any) -> Any:
-    """The preset's architecture with random weights."""
-    shape = architecture(settings)
-    options: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "d_model": shape.width,
-        "d_kv": shape.width // shape.heads,
-        "d_ff": shape.feed_forward,
-        "num_layers": shape.layers,
-        "num_heads": shape.heads,
-        "dropout_rate": shape.dropout,
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "decoder_start_token_id": tokenizer.pad_token_id,
-    }
-    return T5ForConditionalGeneration(T5Config(**options))
+def _accelerator(settings: Preset, config: ExtractorConfig, trackers: list[str], *, logs: Path) -> Accelerator:
+    device = pick_device(config.device)
+    has_bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported()
+    if settings.precision == "bf16" and not has_bf16:
+        raise ConfigError("extractor.precision=bf16 is configured, but this GPU has no bfloat16. Use float32 or auto.")
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda" and has_bf16)
+    # accelerate keeps the device and precision of the first accelerator of a process, and refuses any other.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if bf16 else "no",
+        log_with=trackers or None,
+        project_config=ProjectConfiguration(logging_dir=str(logs)),
+    )
 
 
-def _train(
+def train_network(
     settings: Preset,
-    model: Any,
+    network: Seq2Seq,
     train: Examples,
-    validation: Examples,
+    validator: Validator,
     *,
     work: Path,
     accelerator: Accelerator,
+    compiled: bool,
     seed: int,
     progress: Progress,
 ) -> Curve:
-    objective = _Objective(model.config, settings.label_smoothing, accelerator.device)
-    model, optimizer = accelerator.prepare(model, make_optimizer(settings.optimizer, model, settings.weight_decay))
-    curve = _resume(work, accelerator)
+    """Run the steps that are not done yet, leaving the last weights in ``network`` and the best in ``work``.
+
+    Args:
+        settings, work, seed, progress: as for `fit`.
+        network: the model.
+        train: what to train on.
+        validator: measures it now and then.
+        accelerator: device, precision, processes, trackers.
+        compiled: whether to train with torch.compile.
+    """
+    optimizer = make_optimizer(settings.optimizer, network.model, settings.weight_decay)
+    model, optimizer = accelerator.prepare(network.model, optimizer)
+    forward = _compile(model, accelerator.device) if compiled else model
+    curve = resume(work, accelerator)
     clock = time.perf_counter() - curve.seconds
     log_every = max(1, settings.steps // _CURVE_POINTS)
-    loss_sum, loss_targets = torch.zeros((), device=accelerator.device), 0
+    loss_sum = torch.zeros((), device=accelerator.device)
+    plan = BatchPlan(train, settings.batch_size, seed)
     model.train()
-    for batches in _steps(train, settings, accelerator.num_processes, seed, curve.step):
+    for batches in _steps(plan, settings, accelerator.num_processes, curve.step):
+        if curve.has_stalled(settings.best_by, settings.patience):
+            if accelerator.is_main_process:
+                log.warning("training ends at step %d: no new best in %d validations", curve.step, settings.patience)
+            break
         rate = learning_rate(settings, curve.step)
         set_learning_rate(settings.optimizer, optimizer, rate)
-        targets = sum(int(batch.targets.offsets[-1]) for batch in batches)
-        for batch in batches[accelerator.process_index :: accelerator.num_processes]:
-            loss = objective(model, batch)
-            # All target tokens of the step weigh the same; accelerate averages over processes, hence the factor.
-            accelerator.backward(loss * (accelerator.num_processes / targets))
+        sizes = [plan.size(rows) for rows in batches]
+        targets = sum(size.targets for size in sizes)
+        own = batches[accelerator.process_index :: accelerator.num_processes]
+        for number, rows in enumerate(own, 1):
+            # Only with the last batch do the processes exchange gradients.
+            with nullcontext() if number == len(own) else accelerator.no_sync(model):
+                loss = network.loss(forward, train.take(rows))
+                # All target tokens of the step weigh the same; accelerate averages over processes, hence the factor.
+                accelerator.backward(loss * (accelerator.num_processes / targets))
             loss_sum += loss.detach()
         accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
         curve.step += 1
-        curve.tokens += targets + sum(int(batch.sources.offsets[-1]) for batch in batches)
-        curve.seconds = time.perf_counter() - clock
-        loss_targets += targets
+        curve.targets += targets
+        curve.tokens += sum(size.tokens for size in sizes)
+        curve.positions += sum(size.positions for size in sizes)
         last = curve.step == settings.steps
-        if last or curve.step % log_every == 0:
-            mean, speed = float(accelerator.reduce(loss_sum)) / loss_targets, curve.tokens / curve.seconds
-            curve.train.append((curve.step, round(mean, 5), rate))
-            progress(curve.step, settings.steps, "steps", loss=round(mean, 4), tokens_per_second=round(speed))
-            loss_sum.zero_()
-            loss_targets = 0
         validates = last or curve.step % settings.validate_every == 0
-        if validates:
-            loss_now = _validate(model, validation, settings.validation_records, objective, accelerator)
-            curve.validation.append((curve.step, round(loss_now, 5)))
-            if loss_now < curve.best_loss:
-                curve.best_loss, curve.best_step = loss_now, curve.step
-                _keep_weights(work, curve, model, accelerator)
-        if validates or curve.step % settings.checkpoint_every == 0:
+        logs = last or curve.step % log_every == 0
+        saves = validates or curve.step % settings.checkpoint_every == 0
+        if logs or saves:  # what is summed so far must be in the checkpoint
+            curve.loss += float(accelerator.reduce(loss_sum))
+            loss_sum.zero_()
             curve.seconds = time.perf_counter() - clock
-            _checkpoint(work, curve, accelerator)
+        if logs:
+            entry = Trained(curve.step, round(curve.loss / curve.targets, 5), rate)
+            curve.train.append(entry)
+            curve.loss, curve.targets = 0.0, 0
+            speed = curve.tokens / curve.seconds
+            progress(curve.step, settings.steps, "steps", loss=round(entry.loss, 4), tokens_per_second=round(speed))
+            figures = {"train/loss": entry.loss, "train/learning_rate": rate, "train/tokens_per_second": speed}
+            accelerator.log(figures, step=curve.step)
+        if validates:
+            measured = _validate(curve.step, validator, forward, accelerator)
+            curve.validation.append(measured)
+            if curve.best(settings.best_by) is measured:
+                keep_weights(work, curve.step, network.model, accelerator)
+        if saves:
+            curve.seconds = time.perf_counter() - clock
+            best_step = curve.best(settings.best_by).step if curve.validation else 0
+            save_checkpoint(work, curve, best_step, accelerator)
     return curve
 
 
-def _steps(train: Examples, settings: Preset, processes: int, seed: int, first: int) -> Iterator[list[Examples]]:
-    """The batches of each optimiser step from number ``first`` on, all processes together."""
-    plan = BatchPlan(train, settings.batch_size, seed)
-    batches = -(-settings.sequences_per_step // (settings.batch_size * processes)) * processes
+def _batches_per_step(settings: Preset, processes: int) -> int:
+    """Batches of all processes together; each has as many as any other."""
+    return -(-settings.sequences_per_step // (settings.batch_size * processes)) * processes
+
+
+def _steps(plan: BatchPlan, settings: Preset, processes: int, first: int) -> Iterator[list[NDArray[np.int64]]]:
+    """The rows of each batch of each optimiser step from number ``first`` on, all processes together."""
+    batches = _batches_per_step(settings, processes)
     for step in range(first, settings.steps):
-        yield [train.take(plan[step * batches + number]) for number in range(batches)]
+        yield [plan[step * batches + number] for number in range(batches)]
 
 
-class _Objective:
-    """Cross-entropy with label smoothing over the whole vocabulary, summed over target tokens."""
-
-    def __init__(self, config: Any, smoothing: float, device: torch.device) -> None:
-        self._start, self._pad = config.decoder_start_token_id, config.pad_token_id
-        self._smoothing, self._device = smoothing, device
-
-    def __call__(self, model: Any, batch: Examples) -> torch.Tensor:
-        rows = np.arange(len(batch))
-        source = torch.from_numpy(batch.sources.padded(rows, self._pad)).to(self._device)
-        target = torch.from_numpy(batch.targets.padded(rows, _NO_TOKEN)).to(self._device)
-        lengths = torch.from_numpy(batch.sources.lengths).to(self._device)
-        start = torch.full_like(target[:, :1], self._start)
-        written = torch.cat((start, target[:, :-1]), dim=1)
-        logits = model(
-            input_ids=source,
-            attention_mask=(torch.arange(source.shape[1], device=self._device) < lengths[:, None]).long(),
-            decoder_input_ids=written.masked_fill(written == _NO_TOKEN, self._pad),
-            use_cache=False,
-        ).logits
-        return cross_entropy(
-            logits.flatten(0, 1).float(),
-            target.flatten(),
-            ignore_index=_NO_TOKEN,
-            label_smoothing=self._smoothing,
-            reduction="sum",
+def _validate(step: int, validator: Validator, forward: Any, accelerator: Accelerator) -> Validated:
+    loss, f1 = validator.loss(forward), validator.f1()
+    if not math.isfinite(loss):
+        raise ConfigError(
+            f"Training has diverged: after step {step:,} the validation loss is {loss}. Lower extractor.learning_rate."
         )
+    figures = {"validation/loss": loss} | ({} if f1 is None else {"validation/f1": f1})
+    accelerator.log(figures, step=step)
+    return Validated(step, round(loss, 5), None if f1 is None else round(f1, 5))
 
 
-@torch.no_grad()
-def _validate(model: Any, validation: Examples, limit: int, objective: _Objective, accelerator: Accelerator) -> float:
-    """Loss per target token of the first ``limit`` examples."""
-    model.eval()
-    lengths = validation.targets.lengths[:limit]
-    order = np.argsort(lengths, kind="stable")
-    batches = np.split(order, range(_VALIDATION_BATCH, len(order), _VALIDATION_BATCH))
-    total = torch.zeros((), device=accelerator.device)
-    for rows in batches[accelerator.process_index :: accelerator.num_processes]:
-        total += objective(model, validation.take(rows))
-    model.train()
-    return float(accelerator.reduce(total)) / int(lengths.sum())
+def _compile(model: Any, device: torch.device) -> Any:
+    """``model`` compiled for batches of any shape.
 
-
-def _best(work: Path, curve: Curve) -> Path:
-    return work / "best" / f"{curve.best_step:08d}"
-
-
-def _keep_weights(work: Path, curve: Curve, model: Any, accelerator: Accelerator) -> None:
-    if accelerator.is_main_process:
-        temporary = _fresh(work / "best" / "new")
-        accelerator.unwrap_model(model).save_pretrained(temporary)
-        _move(temporary, _best(work, curve))
-
-
-def _checkpoint(work: Path, curve: Curve, accelerator: Accelerator) -> None:
-    """Save what `_resume` needs; older checkpoints and weights go once the new ones stand."""
-    temporary, final = work / "checkpoints" / "new", work / "checkpoints" / f"{curve.step:08d}"
-    if accelerator.is_main_process:
-        _fresh(temporary)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        (temporary / "curve.json").write_text(json.dumps(asdict(curve)))
-        _move(temporary, final)
-        for kept in (final, _best(work, curve)):
-            for other in set(kept.parent.glob("*")) - {kept}:
-                shutil.rmtree(other)
-
-
-def _resume(work: Path, accelerator: Accelerator) -> Curve:
-    """Load the latest checkpoint, if there is one."""
-    checkpoints = sorted((work / "checkpoints").glob("[0-9]*"))
-    if not checkpoints:
-        return Curve()
-    accelerator.load_state(str(checkpoints[-1]))
-    return Curve(**json.loads((checkpoints[-1] / "curve.json").read_bytes()))
-
-
-def _fresh(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
-
-
-def _move(temporary: Path, final: Path) -> None:
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-
-
-def _report(folder: Path, settings: Preset, curve: Curve, counts: dict[str, Any], device: str) -> None:
-    report = {
-        "settings": settings.model_dump(mode="json"),
-        "counts": counts,
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "seconds": round(curve.seconds, 1),
-        "tokens_per_second": round(curve.tokens / curve.seconds, 1),
-        "best_step": curve.best_step,
-        "best_validation_loss": round(curve.best_loss, 5),
-        "train": [dict(zip(("step", "loss", "learning_rate"), entry, strict=True)) for entry in curve.train],
-        "validation": [dict(zip(("step", "loss"), entry, strict=True)) for entry in curve.validation],
-    }
-    write_atomic(folder / "training.json", json.dumps(report, indent=2) + "\n")
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([step for step, _, _ in curve.train], [loss for _, loss, _ in curve.train], label="train")
-    axes.plot(*zip(*curve.validation, strict=True), marker="o", label="validation")
-    axes.axvline(curve.best_step, linestyle=":", color="grey", label=f"kept: step {curve.best_step:,}")
-    axes.set(xlabel="optimiser steps", ylabel="loss per target token", yscale="log", title="Extractor training")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(folder / "training_curve.png", dpi=120)
+    Raises:
+        ConfigError: torch.compile does not work here.
+    """
+    try:
+        torch.compile(lambda tensor: tensor + 1)(torch.ones(2, device=device))
+    except Exception as error:  # whatever compiler, driver or Python is missing has an exception of its own
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"extractor.compile is set, but torch.compile does not work on this machine's {device.type}: {reason} "
+            "Leave extractor.compile out, or install what is missing (a C++ compiler on the CPU)."
+        ) from error
+    return torch.compile(model, dynamic=True)

@@ -25,15 +25,16 @@ def make_optimizer(
     Args:
         kind: which optimiser.
         model: what to train.
-        weight_decay: AdamW's, on all but biases and layer norms.
+        weight_decay: AdamW's, on all but biases and layer norms. T5's relative attention biases are biases too.
     """
-    parameters = list(model.parameters())
     if kind == "relative_adam":
-        return torch.optim.Adam([{"params": [parameter]} for parameter in parameters], betas=(0.9, 0.99), fused=True)
-    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, eps=1e-8)
+        single = [{"params": [parameter]} for parameter in model.parameters()]
+        return torch.optim.Adam(single, betas=(0.9, 0.99), fused=True)
+    decayed, kept = list[torch.nn.Parameter](), list[torch.nn.Parameter]()
+    for name, parameter in model.named_parameters():
+        (kept if parameter.ndim <= 1 or "bias" in name else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, eps=1e-8, fused=True)
 
 
 def set_learning_rate(kind: Literal["adamw", "relative_adam"], optimizer: torch.optim.Optimizer, rate: float) -> None:

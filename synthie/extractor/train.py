@@ -1,8 +1,8 @@
 """The training stage: data set and graph → extractor.
 
-Writes a transformers folder (model and tokenizer), ``linearization.json`` and ``world/`` (see `world`),
-``training.json`` (settings, loss curve, speed) and ``training_curve.png``. The loop itself is in `fit`, which is
-loaded only when something is left to train.
+Writes a transformers folder (the best model and its tokenizer), the last model in ``last/``, ``linearization.json``
+and ``world/`` (see `world`), ``training.json`` (settings, curve, speed) and ``training_curve.png``, and what trackers
+write in ``logs/``. The loop itself is in `fit`, which is loaded only when something is left to train.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def train_extractor(
     seed: int,
     progress: Progress = no_progress,
 ) -> Manifest:
-    """Train an extractor on the train split; keep the weights with the lowest loss on the validation split.
+    """Train an extractor on the train split; keep the weights that are best on the validation split, and the last.
 
     A run that was interrupted, even by kill -9, continues from its last checkpoint (in ``.training/`` until the
     stage is done). The random streams (initial weights, dropout, order of the data) follow from ``seed``. Started
@@ -47,7 +47,8 @@ def train_extractor(
         progress: told about optimiser steps, with loss and tokens_per_second.
 
     Raises:
-        ConfigError: a library of the extra ``train`` is missing, or the base model cannot be loaded.
+        ConfigError: a library of the extra ``train`` is missing, the base model cannot be loaded or used, the
+            configuration asks for what this machine does not have, or the training diverges.
         InputError: graph or data set cannot be used.
     """
     settings = resolve(config)
@@ -62,11 +63,11 @@ def train_extractor(
 
         return fit(
             settings,
+            config,
             graph=graph,
             dataset=dataset,
             folder=folder,
             work=folder / _WORK,
-            device=config.device,
             seed=seed,
             progress=progress,
         )

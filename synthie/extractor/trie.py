@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ class Trie:
         terminal: bool[nodes]; whether a sequence ends there.
         ends: int32[ends], the terminal nodes, sorted.
         value_offsets: int32[ends + 1]; the values of node ``ends[i]`` are ``value_offsets[i]:value_offsets[i + 1]``.
-        values: int32[sequences], ascending within a node.
+        values: int32[sequences]; those of one node ascending, or in the order that `ranked` gave them.
     """
 
     vocabulary: int
@@ -113,6 +113,11 @@ class Trie:
             labels[order],
         )
 
+    def ranked(self, ranks: NDArray[np.int64]) -> Trie:
+        """The same trie, with the values of each node in the order of ``ranks``, int64[sequences] beside `values`."""
+        owner = np.repeat(np.arange(len(self.ends)), np.diff(self.value_offsets))
+        return replace(self, values=self.values[np.lexsort((self.values, ranks, owner))])
+
     @classmethod
     def open(cls, folder: Path) -> Trie:
         """Map what `save` wrote; nothing is read until it is needed.
@@ -140,6 +145,23 @@ class Trie:
         """Number of nodes, roots included."""
         return len(self.offsets) - 1
 
+    @property
+    def levels(self) -> list[tuple[int, int]]:
+        """[first node, one more than the last) of each depth that has nodes; the roots are depth 0."""
+        levels = [(0, self.roots)]
+        while (after := self.roots + int(self.offsets[levels[-1][1]])) > levels[-1][1]:
+            levels.append((levels[-1][1], after))
+        return levels
+
+    @property
+    def trees(self) -> NDArray[np.int64]:
+        """int64[nodes], the root above each node."""
+        roots = np.arange(self.nodes)
+        parents = self.keys // self.vocabulary
+        for start, stop in self.levels[1:]:
+            roots[start:stop] = roots[parents[start - self.roots : stop - self.roots]]
+        return roots
+
     def children(self, node: int) -> NDArray[np.int64]:
         """The tokens that may follow, ascending: int64[children]."""
         return self.keys[self.offsets[node] : self.offsets[node + 1]] - node * self.vocabulary
@@ -161,7 +183,7 @@ class Trie:
         return node
 
     def at(self, node: int) -> NDArray[np.int32]:
-        """The values of the sequences that end in ``node``, ascending; empty if none does."""
+        """The values of the sequences that end in ``node``; empty if none does."""
         end = int(np.searchsorted(self.ends, node))
         if end == len(self.ends) or self.ends[end] != node:
             return self.values[:0]

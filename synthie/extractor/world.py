@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,18 +23,22 @@ from numpy.typing import NDArray
 
 from kg.stage import write_atomic
 from synthie.errors import InputError
+from synthie.extractor.classes import TypeTable
 from synthie.extractor.linearization import BOUNDARY, DONE, END, MARKERS, Linearization, piece_plan
 from synthie.extractor.ragged import Ragged
 from synthie.extractor.trie import NO_NODE, Trie
 from synthie.records import Mention, Triplet
 
-__all__ = ["NIL", "State", "World", "WorldTokens"]
+__all__ = ["NIL", "NODES", "RELATIONS", "Meant", "State", "World", "WorldTokens"]
 
 log = logging.getLogger(__name__)
 
-# Roots of the trie: nothing can follow; the empty content of a boundary; names; then the exits of slot 0, 1, …
-NIL, _EMPTY, _NODES, _RELATIONS, _EXITS = range(5)
-_CONTENT_ROOTS = {None: _EMPTY, "node": _NODES, "relation": _RELATIONS}
+Meant = Literal["lowest", "most_linked"]
+
+# Roots of the trie: nothing can follow; the empty content of a boundary; names; then the exits of slot 0, 1, …, and
+# once more those among them that may follow the last triplet.
+NIL, _EMPTY, NODES, RELATIONS, _EXITS = range(5)
+_CONTENT_ROOTS = {None: _EMPTY, "node": NODES, "relation": RELATIONS}
 
 
 class State(NamedTuple):
@@ -78,8 +82,9 @@ class WorldTokens:
 class World:
     """Names, trie and linearization of an extractor.
 
-    Where several ids share one token sequence, the one with the lowest number is meant: entities come before
-    literals, and the entity with the lowest id, which is usually the best known, before others.
+    Where several ids share one token sequence, one of them is meant: that with the lowest number (entities come
+    before literals, and the entity with the lowest id, which is usually the best known, before others), or that
+    with the most triples. `candidates` tells them all.
 
     Attributes:
         form: the linearization.
@@ -88,6 +93,8 @@ class World:
         trie: names and markers; values are node, relation and slot numbers.
         exits: last trie node of a marker -> number of the slot that it leads to.
         nodes, relations: tables with columns id and name; row = number.
+        degrees: int32[nodes], triples of each node; None: not known.
+        types: which relations fit which nodes; None: not known.
     """
 
     form: Linearization
@@ -97,6 +104,8 @@ class World:
     exits: dict[int, int]
     nodes: pa.Table
     relations: pa.Table
+    degrees: NDArray[np.int32] | None = None
+    types: TypeTable | None = None
 
     @classmethod
     def build(
@@ -108,6 +117,8 @@ class World:
         *,
         vocabulary: int,
         pad: int,
+        degrees: NDArray[np.int32] | None = None,
+        types: TypeTable | None = None,
     ) -> World:
         """Build the trie.
 
@@ -120,6 +131,8 @@ class World:
             nodes, relations: tables with (at least) columns id and name.
             vocabulary: number of columns of the model's output.
             pad: token that fills up finished sequences.
+            degrees: int32[nodes], triples of each node, if known.
+            types: which relations fit which nodes, if known.
 
         Raises:
             InputError: no name can be written, or the markers' tokens do not tell them apart.
@@ -129,7 +142,7 @@ class World:
         parts: list[Ragged] = []
         groups: list[NDArray[np.int64]] = []
         values: list[NDArray[np.int64]] = []
-        for root, names, kind in ((_NODES, tokens.nodes, "node"), (_RELATIONS, tokens.relations, "relation")):
+        for root, names, kind in ((NODES, tokens.nodes, "node"), (RELATIONS, tokens.relations, "relation")):
             rows = _writable(names, (pad, *markers[END]))
             if not rows.size:
                 raise InputError(f"The graph has no {kind} whose name can be written, so nothing can be extracted.")
@@ -146,29 +159,49 @@ class World:
             Ragged.concatenate(parts),
             vocabulary=vocabulary,
             groups=np.concatenate(groups),
-            roots=_EXITS + len(form.slots),
+            roots=_roots(form),
             values=np.concatenate(values).astype(np.int32),
         )
-        return cls._join(form, markers, pad, trie, nodes.select(["id", "name"]), relations.select(["id", "name"]))
+        tables = nodes.select(["id", "name"]), relations.select(["id", "name"])
+        return cls._join(form, markers, pad, trie, *tables, degrees, types)
 
     @classmethod
-    def open(cls, folder: Path) -> World:
+    def open(cls, folder: Path, *, meant: Meant = "lowest") -> World:
         """Map the world of an extractor folder: ``linearization.json`` and ``world/``.
 
+        Args:
+            folder: an extractor's folder, or that of a world alone.
+            meant: of several ids that share one token sequence, the one with the ``lowest`` number or the
+                ``most_linked`` one, with the most triples.
+
         Raises:
-            InputError: it is missing or damaged.
+            InputError: it is missing or damaged, or does not know the triples that ``meant`` needs.
         """
         path = folder / "linearization.json"
         try:
             data = json.loads(path.read_bytes())
             form = Linearization.model_validate(data["linearization"])
             nodes, relations = (_open_arrow(folder / "world" / f"{name}.arrow") for name in ("nodes", "relations"))
-            return cls._join(form, data["markers"], data["pad"], Trie.open(folder / "world"), nodes, relations)
+            trie = Trie.open(folder / "world")
+            if trie.roots != _roots(form):
+                raise ValueError("an earlier version of synthie wrote it")
+            degrees, types = folder / "world" / "degrees.npy", folder / "world" / "types"
+            world = cls._join(
+                form,
+                data["markers"],
+                data["pad"],
+                trie,
+                nodes,
+                relations,
+                np.load(degrees, mmap_mode="r") if degrees.exists() else None,
+                TypeTable.open(types) if types.exists() else None,
+            )
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{folder} holds no trained extractor ({path.name} or world/ cannot be read: {error}). "
                 "Run the training stage first, or run it again if it was interrupted."
             ) from error
+        return world if meant == "lowest" else world.preferring_linked()
 
     def save(self, folder: Path) -> None:
         """Write ``linearization.json`` and ``world/`` into an extractor folder."""
@@ -179,8 +212,37 @@ class World:
                 pa.ipc.new_file(sink, table.schema) as writer,
             ):
                 writer.write_table(table)
+        if self.degrees is not None:
+            np.save(folder / "world" / "degrees.npy", self.degrees)
+        if self.types is not None:
+            self.types.save(folder / "world" / "types")
         data = {"linearization": self.form.model_dump(mode="json"), "markers": self.markers, "pad": self.pad}
         write_atomic(folder / "linearization.json", json.dumps(data, indent=2) + "\n")
+
+    def is_like(self, other: World) -> bool:
+        """Whether both are written in the same form, with the same markers and vocabulary."""
+        return (self.form, self.markers, self.pad, self.trie.vocabulary) == (
+            other.form,
+            other.markers,
+            other.pad,
+            other.trie.vocabulary,
+        )
+
+    def preferring_linked(self) -> World:
+        """The same world, in which the most linked of the nodes that share a token sequence is meant.
+
+        Raises:
+            InputError: the world does not know the nodes' triples.
+        """
+        if self.degrees is None:
+            raise InputError(
+                "Which of several nodes has the most triples is not known in this world. Build it from a graph, or let "
+                "the lowest id be meant."
+            )
+        of_nodes = np.repeat(self.trie.trees[self.trie.ends] == NODES, np.diff(self.trie.value_offsets))
+        ranks = np.zeros(len(self.trie.values), np.int64)
+        ranks[of_nodes] = -self.degrees[self.trie.values[of_nodes]].astype(np.int64)
+        return replace(self, trie=self.trie.ranked(ranks))
 
     @property
     def start(self) -> State:
@@ -196,6 +258,18 @@ class World:
     def exit_roots(self) -> list[int]:
         """Slot number -> trie node where the markers that lead out of it begin."""
         return [_EXITS + slot for slot in range(len(self.form.slots))]
+
+    @property
+    def last_exit_roots(self) -> list[int]:
+        """The same, for an output that must not begin another triplet."""
+        return [root + len(self.form.slots) for root in self.exit_roots]
+
+    @property
+    def most_marker_children(self) -> int:
+        """Most tokens that may go on with, or begin, a marker."""
+        exits = _exits(self.form, self.markers, self.pad)
+        nodes = {self.trie.find(tokens[:size], root) for root, tokens, _ in exits for size in range(len(tokens))}
+        return max(self.trie.children(node).size for node in nodes)
 
     def step(self, state: State, token: int) -> State:
         """The state after ``token``. The tensor version in `constraint` computes the same for many beams."""
@@ -220,24 +294,31 @@ class World:
 
         Reads up to the first impossible token and drops a triplet that no marker closes: it may have been cut.
         """
+        numbers = (tuple(int(self.trie.at(end)[0]) for end in ends) for ends in self.ends(tokens))
+        return list(dict.fromkeys(numbers))  # type: ignore[arg-type]
+
+    def candidates(self, tokens: Iterable[int]) -> list[tuple[list[int], list[int], list[int]]]:
+        """The same as `parse`, with all numbers that share the tokens of a name; the one that is meant comes first."""
+        distinct = dict.fromkeys(self.ends(tokens))
+        return [tuple(self.trie.at(end).tolist() for end in ends) for ends in distinct]
+
+    def ends(self, tokens: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+        """The trie nodes in which subject, relation and object of each complete triplet end, repeats included."""
         slots = list(self.form.slots)
         found: dict[str, int] = {}
-        triplets: dict[tuple[int, int, int], None] = {}
         state, name_end = self.start, NIL
         for token in map(int, tokens):
             if self.trie.terminal[state.name] and self._child(_EXITS + state.slot, token) != NIL:
                 name_end = state.name  # a marker may begin here, so the name may end here
             following = self.step(state, token)
             if following.name == NIL and following.marker == NIL:
-                break
+                return
             if following.slot != state.slot:
                 left = slots[state.slot]
-                if self.form.slots[left].content:
-                    found[left] = int(self.trie.at(name_end)[0])
+                found[left] = name_end
                 if left == "object":
-                    triplets[found["subject"], found["relation"], found["object"]] = None
+                    yield found["subject"], found["relation"], found["object"]
             state = following
-        return list(triplets)
 
     def triplets(self, numbers: Sequence[tuple[int, int, int]]) -> tuple[Triplet, ...]:
         """Numbers as triplets of names and ids."""
@@ -269,9 +350,11 @@ class World:
         trie: Trie,
         nodes: pa.Table,
         relations: pa.Table,
+        degrees: NDArray[np.int32] | None,
+        types: TypeTable | None,
     ) -> World:
         exits = {trie.find(sequence, root): slot for root, sequence, slot in _exits(form, markers, pad)}
-        return cls(form, markers, pad, trie, exits, nodes, relations)
+        return cls(form, markers, pad, trie, exits, nodes, relations, degrees, types)
 
     def _enter(self, slot: int) -> State:
         return State(slot, self.content_roots[slot], NIL)
@@ -281,16 +364,24 @@ class World:
         return NIL if child == NO_NODE else child
 
 
+def _roots(form: Linearization) -> int:
+    return _EXITS + 2 * len(form.slots)
+
+
 def _exits(form: Linearization, markers: dict[str, list[int]], pad: int) -> list[tuple[int, list[int], int]]:
     """(root, tokens, number of the next slot) of every way out of a slot; a finished sequence may go on for ever."""
     slots = list(form.slots)
-    exits = [
-        (_EXITS + number, markers[marker], slots.index(target))
-        for number, slot in enumerate(form.slots.values())
-        for marker, target in slot.exits.items()
-    ]
-    done = slots.index(DONE)
-    return exits + [(_EXITS + done, [token], done) for token in sorted({pad, *markers[END]})]
+    exits = []
+    for last in (False, True):
+        first = _EXITS + last * len(slots)
+        for number, (name, slot) in enumerate(form.slots.items()):
+            for marker, target in slot.exits.items():
+                goes_on = name in (BOUNDARY, "object") and form.slots[target].content is not None
+                if not (last and goes_on):
+                    exits.append((first + number, markers[marker], slots.index(target)))
+        done = slots.index(DONE)
+        exits += [(first + done, [token], done) for token in sorted({pad, *markers[END]})]
+    return exits
 
 
 def _check_markers(markers: dict[str, list[int]]) -> None:

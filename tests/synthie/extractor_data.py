@@ -27,7 +27,18 @@ def write_graph(folder: Path) -> Path:
     """The graph stage's folder, as far as the extractor reads it."""
 
     def work(folder: Path) -> dict[str, Any]:
-        pq.write_table(pa.table({"id": list(NODES), "name": list(NODES.values())}), folder / "nodes.parquet")
+        numbers = {node: number for number, node in enumerate(NODES)}
+        kinds = ["date" if node in DATES else "entity" for node in NODES]
+        nodes = {"id": list(NODES), "name": list(NODES.values()), "kind": kinds}
+        pq.write_table(pa.table(nodes), folder / "nodes.parquet")
+        triples = [
+            {"subject": numbers[person], "relation": number, "object": numbers[target]}
+            for number, relation in enumerate(RELATIONS)
+            for person in PEOPLE
+            for target in (DATES if relation == "P569" else PLACES)
+        ]
+        of_numbers = pa.schema([(name, pa.int32()) for name in ("subject", "relation", "object")])
+        pq.write_table(pa.Table.from_pylist(triples, of_numbers), folder / "triples.parquet")
         relations = {"id": list(RELATIONS), "label": list(RELATIONS.values())}
         pq.write_table(pa.table(relations), folder / "relations.parquet")
         return {}

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from extractor_data import NODES, RELATIONS, write_dataset, write_graph
+from typer.testing import CliRunner
 
+from synthie.cli import app
 from synthie.config import ExtractorConfig, PredictionConfig
 from synthie.errors import InputError
+from synthie.evaluation.readers import read_records
 from synthie.extractor import predict
 from synthie.extractor.predict import Extractor, predict_split
 from synthie.extractor.presets import PRESETS, Architecture
+from synthie.extractor.serving.server import ExtractorServer, listen
 from synthie.extractor.train import train_extractor
-from synthie.records import PREDICTION_SCHEMA
+from synthie.records import PREDICTION_SCHEMA, Triplet
 
 SMALL = Architecture(vocabulary=300, width=64, heads=2, feed_forward=128, layers=2, dropout=0.0)
 CONFIG = PredictionConfig(device="cpu", beams=2, max_new_tokens=64)
@@ -94,6 +100,79 @@ def test_predictions_follow_the_order_of_the_texts_for_any_batch_size(
         [prediction.score for prediction in apart], abs=1e-3
     )
     assert extractor.extract([]) == []
+
+
+def test_triplets_have_scores_and_the_places_of_their_names(
+    extractor: Extractor, records: list[dict[str, Any]]
+) -> None:
+    for constrained in (True, False):
+        found = 0
+        texts = [record["text"] for record in records[:9]]
+        for text, prediction in zip(texts, extractor.extract(texts, constrained=constrained), strict=True):
+            assert len(prediction.scores) == len(prediction.spans) == len(prediction.triplets)
+            assert all(score is not None and 0 < score <= 1 for score in prediction.scores)
+            for triplet, spans in zip(prediction.triplets, prediction.spans, strict=True):
+                for node, span in zip((triplet.subject, triplet.object), spans, strict=True):
+                    name = node.surfaceform.replace("_", " ")
+                    assert (None if span is None else text[slice(*span)]) == (name if name in text else None)
+                    found += span is not None
+            (record,) = json.loads(json.dumps([prediction.to_record()]))
+            assert [Triplet.from_record(triplet) for triplet in record["triplets"]] == list(prediction.triplets)
+        assert found > 9
+    assert all(not prediction.spans for prediction in extractor.extract(texts, spans=False))
+
+
+def test_candidates_are_the_best_outputs_each_once(extractor: Extractor, records: list[dict[str, Any]]) -> None:
+    texts = [record["text"] for record in records[:5]]
+    single = extractor.extract(texts, beams=4)
+    for alone, several in zip(single, extractor.extract(texts, beams=4, candidates=3), strict=True):
+        assert several.triplets == alone.triplets
+        outputs = [several.output, *(alternative.output for alternative in several.alternatives)]
+        assert len(set(outputs)) == len(outputs) == 3
+        scores = [several.score, *(alternative.score for alternative in several.alternatives)]
+        assert scores == pytest.approx(sorted(scores, reverse=True), abs=1e-3)
+        assert [alternative["score"] for alternative in several.to_record()["alternatives"]] == pytest.approx(
+            scores[1:], abs=1e-3
+        )
+    with pytest.raises(InputError, match="3 candidates"):
+        extractor.extract(texts, beams=2, candidates=3)
+
+
+def test_a_text_whose_end_is_not_read_is_told(extractor: Extractor) -> None:
+    short, long = extractor.extract(["Ada Lovelace died in Ulm.", "Ada Lovelace died in Ulm. " * 200])
+    assert (short.truncated, long.truncated) == (False, True)
+    assert "truncated" not in short.to_record()
+    assert long.to_record()["truncated"]
+
+
+def test_the_command_writes_what_the_class_finds(
+    run: Path, extractor: Extractor, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    texts, out = tmp_path / "texts.jsonl", tmp_path / "triplets.jsonl"
+    texts.write_text("".join(json.dumps({"id": f"a{row['id']}", "text": row["text"]}) + "\n" for row in records))
+    arguments = ["extract", "--run", str(run), "--file", str(texts), "--device", "cpu"]
+    told = CliRunner().invoke(app, [*arguments, "--output", str(out)])
+    assert told.exit_code == 0, told.output
+    printed = CliRunner().invoke(app, [*arguments, "--json"])
+    predictions = extractor.extract([row["text"] for row in records])
+    expected = [
+        {"id": f"a{row['id']}", "text": row["text"], **prediction.to_record()}
+        for row, prediction in zip(records, predictions, strict=True)
+    ]
+    for text in (out.read_text(), printed.stdout):
+        assert [json.loads(line) for line in text.splitlines()] == json.loads(json.dumps(expected))
+    assert [record.id for record in read_records(out)] == sorted(row["id"] for row in expected)
+
+
+def test_the_server_answers_what_the_class_finds(extractor: Extractor, records: list[dict[str, Any]]) -> None:
+    texts = [row["text"] for row in records[:3]]
+    server = ExtractorServer(
+        lambda texts, options: extractor.extract(texts, **options._asdict()), listen(0), beams=extractor.beams
+    )
+    with server, urllib.request.urlopen(f"{server.url}/extract", json.dumps({"texts": texts}).encode()) as response:
+        answer = json.loads(response.read())
+    expected = [prediction.to_record() for prediction in extractor.extract(texts)]
+    assert answer == json.loads(json.dumps({"predictions": expected}))
 
 
 def test_a_longer_search_never_scores_below_greedy(extractor: Extractor, records: list[dict[str, Any]]) -> None:
