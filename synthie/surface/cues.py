@@ -11,7 +11,8 @@ of the texts makes no difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Self
@@ -24,9 +25,8 @@ from synthie.surface.tokens import Tokens
 __all__ = ["CueTable", "LearnedCues", "Retold", "TripletCues", "find_cues", "stable_hash"]
 
 _ARTICLES = frozenset(("the", "a", "an", "and"))
-_JOINERS = _ARTICLES | {
-    "or"
-}  # a name behind them stands in one row with the object, and the relation's words before it
+# A name behind them stands in one row with the object, and the relation's words before it.
+_JOINERS = _ARTICLES | {"or"}
 _LONGEST_RUN = 8  # words on either side of the object
 _CACHED_WORDS = 1 << 16
 
@@ -94,50 +94,61 @@ def find_cues(tokens: Tokens, covered: bytearray, subjects: Sequence[int], objec
     Args:
         tokens: the text.
         covered: 1 for each token that belongs to a name.
-        subjects, objects: first tokens of the mentions of both.
+        subjects, objects: first tokens of the mentions of both, ascending.
     """
-    sentences = tokens.sentences
-    pairs = [(s, o) for s in subjects for o in objects if s != o]
-    if not pairs:
+    sentences, keys = tokens.sentences, tokens.keys
+    pair = _nearest(sentences, subjects, objects)
+    if pair is None:
         return []
-    subject, object_ = min(pairs, key=lambda pair: (sentences[pair[0]] != sentences[pair[1]], abs(pair[0] - pair[1])))
-    first, last = _sentence(sentences, object_)
+    subject, object_ = pair
+    first = bisect_left(sentences, sentences[object_])
+    last = bisect_right(sentences, sentences[object_])
+    after = object_
+    while after < last and covered[after]:
+        after += 1
+    begin = _last_of_run(keys, covered, range(object_ - 1, first - 1, -1), object_)
+    end = _last_of_run(keys, covered, range(after, last), after - 1) + 1
     if sentences[subject] == sentences[object_]:
-        between = range(min(subject, object_), max(subject, object_))
+        begin, end = min(begin, subject), max(end, subject)
     else:
-        between = range(first, object_)
-    end = object_
-    while end < last and covered[end]:
-        end += 1
-    found = {i for i in between if not covered[i]}
-    found.update(_run(tokens.keys, covered, range(object_ - 1, first - 1, -1)))
-    found.update(_run(tokens.keys, covered, range(end, last)))
-    return [i for i in sorted(found) if tokens.keys[i] not in _ARTICLES]
+        begin = first
+    return [i for i in range(begin, end) if not covered[i] and keys[i] not in _ARTICLES]
 
 
-def _sentence(sentences: Sequence[int], i: int) -> tuple[int, int]:
-    """(first token, last + 1) of the sentence of a token."""
-    first, last = i, i + 1
-    while first and sentences[first - 1] == sentences[i]:
-        first -= 1
-    while last < len(sentences) and sentences[last] == sentences[i]:
-        last += 1
-    return first, last
+def _nearest(sentences: Sequence[int], subjects: Sequence[int], objects: Sequence[int]) -> tuple[int, int] | None:
+    """The mentions of both that are next to each other, in one sentence if possible; None if there are no two."""
+    if len(subjects) == len(objects) == 1:
+        return (subjects[0], objects[0]) if subjects[0] != objects[0] else None
+    pairs = []
+    for subject in subjects:
+        before, after = bisect_left(objects, subject), bisect_right(objects, subject)
+        around = (*objects[max(0, before - 1) : before], *objects[after : after + 1])
+        pairs += [(subject, object_) for object_ in around]
+    if not pairs:
+        return None
+    return min(pairs, key=lambda pair: (sentences[pair[0]] != sentences[pair[1]], abs(pair[0] - pair[1])))
 
 
-def _run(keys: Sequence[str], covered: bytearray, places: range) -> Iterator[int]:
-    """Words from the object on, up to a name that more than an "and" parts from it."""
+def _last_of_run(keys: Sequence[str], covered: bytearray, places: range, last: int) -> int:
+    """Where the words end that go on from the object to a name that more than an "and" parts from it.
+
+    Args:
+        keys, covered: of the text.
+        places: where they may be.
+        last: what to return if there are none.
+    """
     length, tells = 0, False
     for i in places:
         if covered[i]:
             if tells:
-                return
-            continue
-        yield i
-        length += 1
-        if length == _LONGEST_RUN:
-            return
-        tells = tells or keys[i] not in _JOINERS
+                break
+        else:
+            last = i
+            length += 1
+            if length == _LONGEST_RUN:
+                break
+            tells = tells or keys[i] not in _JOINERS
+    return last
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +206,9 @@ class LearnedCues:
 
     First `add` all texts, then `settle` all, then `judge`. How much a word tells of a relation is the logarithm of how
     much more often the relation's texts have it than all texts do (pointwise mutual information; Church and Hanks,
-    Computational Linguistics 16(1), 1990), smoothed towards no difference, and nothing if less often. What a text has
-    of a relation is the sum over its words. A triplet is told in the words of a rival if ::
+    Computational Linguistics 16(1), 1990), smoothed towards no difference, and nothing if less often. A word of a
+    relation's name tells of it anyway, the less the more relations have it. What a text has of a relation is the sum
+    over its words. A triplet is told in the words of a rival if ::
 
         word - own + other > 3.5
 
@@ -207,9 +219,16 @@ class LearnedCues:
 
     Args:
         relations: how many relations there are.
+        named: a relation and the `stable_hash` of a word of its label or an alias, for each such word.
     """
 
-    def __init__(self, relations: int) -> None:
+    def __init__(self, relations: int, named: Iterable[tuple[int, int]] = ()) -> None:
+        pairs = np.array(sorted(set(named)), np.int64).reshape(-1, 2)
+        _, owner, owners = np.unique(pairs[:, 1], return_inverse=True, return_counts=True)
+        self._named = pairs[:, 0] << 32 | pairs[:, 1]  # ascending
+        self._named_tell = _STRONGEST / np.sqrt(owners[owner])
+        self._may_be_named = np.zeros(_PAIRS, np.bool_)  # of which an exact search finds those that are
+        self._may_be_named[_slots(pairs[:, 0], pairs[:, 1])] = True
         self._pairs = np.zeros(_PAIRS, np.int32)
         self._words = np.zeros(_WORDS, np.int32)
         self._units = 0  # pairs of a text and a relation of it
@@ -226,12 +245,14 @@ class LearnedCues:
         )
         self._rival_table = None
         owners = table.owners
-        told = np.unique(np.stack([table.texts[owners], table.relations[owners], table.words]), axis=1)
-        np.add.at(self._pairs, _slots(told[1], told[2]), 1)
-        np.add.at(self._words, told[2] % _WORDS, 1)
-        units = np.unique(np.stack([table.texts, table.relations])[:, np.diff(table.offsets) > 0], axis=1)
-        np.add.at(self._texts, units[1], 1)
-        self._units += units.shape[1]
+        units, unit = np.unique(table.texts * len(self._texts) + table.relations, return_inverse=True)
+        told = np.unique(unit[owners] << 32 | table.words)
+        words = told & 0xFFFFFFFF
+        np.add.at(self._pairs, _slots(units[told >> 32] % len(self._texts), words), 1)
+        np.add.at(self._words, words % _WORDS, 1)
+        telling = np.unique(unit[owners])
+        np.add.at(self._texts, units[telling] % len(self._texts), 1)
+        self._units += len(telling)
 
     def settle(self, table: CueTable) -> None:
         """See how much of its usual words each relation has in texts that were added."""
@@ -279,13 +300,23 @@ class LearnedCues:
 
     def _tells(self, relations: np.ndarray, words: np.ndarray, own: int | np.ndarray = 0) -> np.ndarray:
         """How much words tell of relations, leaving out ``own`` texts with both; -1 stands for nothing."""
-        pairs = self._pairs[_slots(relations, words)] - own
-        share = self._words[words % _WORDS] / max(1, self._units)
-        expected = (self._texts[relations] - own + _SMOOTHING) * share
-        ratio = (pairs + _SMOOTHING * share) / np.maximum(expected, 1e-12)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            tells = (pairs >= _FEWEST_OTHERS) & (relations >= 0) & (words >= 0)
-            return np.where(tells, np.clip(np.log(ratio), 0, _STRONGEST), 0.0)
+        slots, counts = _slots(relations, words), self._words[words % _WORDS]
+        pairs = np.minimum(self._pairs[slots], counts) - own  # more would be another pair's
+        tells = np.zeros(pairs.shape)
+        known = np.nonzero((pairs >= _FEWEST_OTHERS) & (relations >= 0) & (words >= 0))
+        texts, counts = (np.broadcast_to(part, pairs.shape)[known] for part in (self._texts[relations] - own, counts))
+        share = counts / self._units
+        ratio = (pairs[known] + _SMOOTHING * share) / ((texts + _SMOOTHING) * share)
+        tells[known] = np.clip(np.log(ratio), 0, _STRONGEST)
+        named = np.nonzero(self._may_be_named[slots])
+        if len(named[0]):
+            tells[named] = np.maximum(tells[named], self._tells_by_name((relations << 32 | words)[named]))
+        return tells
+
+    def _tells_by_name(self, pairs: np.ndarray) -> np.ndarray:
+        """float64[pairs], how much words tell of the relations whose names have them."""
+        at = np.minimum(np.searchsorted(self._named, pairs), len(self._named) - 1)
+        return np.where(self._named[at] == pairs, self._named_tell[at], 0.0)
 
     def _deviation(self, evidence: np.ndarray, relations: np.ndarray) -> np.ndarray:
         """Standard deviations between what a text has of a relation and what the relation's own texts have."""

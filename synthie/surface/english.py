@@ -15,6 +15,7 @@ __all__ = [
     "AGENT_ENDINGS",
     "CHATTER",
     "CHATTER_OPENING",
+    "CHATTER_WORDS",
     "COGNATES",
     "COMMON_WORDS",
     "DEMONYMS",
@@ -24,6 +25,7 @@ __all__ = [
     "LINKING_WORDS",
     "MAKING_WORDS",
     "MARKUP",
+    "MARKUP_SIGNS",
     "MONTHS",
     "NEGATIONS",
     "NEGATION_SOFTENERS",
@@ -275,24 +277,34 @@ CHATTER = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+# Each of these phrases has one of these words, folded, most texts have none.
+CHATTER_WORDS = _set_of(
+    """
+    ai intelligence language assistant sorry unable able cannot cant can wont apologize apologise have hope happy
+    let feel please triplet triple input prompt fact information detail data above below state describe include convey mention
+    """
+)
 
-# Anything that is not running prose.
+# Anything that is not running prose. No part may run on for long: the time would be quadratic in the length of a text.
 MARKUP = re.compile(
     r"""
     \|                                              # a triplet echoed as it was given
-    | ^\s*(?:[-*•‣◦]|\#{1,6}|>)\s+\S                # bullets, headings, quotes
-    | ^\s*1[.)]\s[^\n]*\n\s*2[.)]\s                 # numbered lists, but not "1. FC Köln"
+    | ^[^\S\n]*(?:[-*•‣◦]|\#{1,6}|>)\s+\S           # bullets, headings, quotes
+    | ^[^\S\n]*1[.)]\s[^\n]*\n\s*2[.)]\s            # numbered lists, but not "1. FC Köln"
     | \*\*|__|```|`[^`\n]+`                         # emphasis and code
-    | \[[^\]\n]+\]\([^)\n]+\)                       # links
+    | \[[^\[\]\n]{1,200}\]\([^)\n]{1,500}\)         # links
     | </?[A-Za-z][^<>\n]*>|<!--                     # HTML, XML and tokens such as <pad> or <extra_id_0>
     | &(?:amp|lt|gt|quot|nbsp|\#\d+);
     | \[(?:s|r|o|e|INST|/INST|PAD|SEP|CLS|MASK|UNK)\]|<<SYS>>|▁|�
     | https?://|www\.
-    | ^\s*[{\[]\s*["{\[]                            # JSON
+    | ^[^\S\n]*[{\[]\s*["{\[]                       # JSON
     | [^\W_]_[^\W_]                                 # an identifier: Albert_Einstein
     """,
     re.VERBOSE | re.MULTILINE,
 )
+
+# All markup has one of these, or "www.".
+MARKUP_SIGNS = frozenset("|-*•‣◦#>_`[<&{▁�/\n")
 
 
 def looks_inflected(word: str) -> bool:

@@ -264,10 +264,11 @@ def find_forms(
     """
     by_first: defaultdict[str, list[tuple[list[int], tuple[Phrase, ...]]]] = defaultdict(list)
     places: dict[str, list[int]] = {}
+    present = set(tokens.keys)
     for uri, form in forms.items():
         own = places[uri] = []
-        for key, phrases in form.by_first.items():
-            by_first[key].append((own, phrases))
+        for key in form.by_first.keys() & present:
+            by_first[key].append((own, form.by_first[key]))
     keys, words, sentences, covered = tokens.keys, tokens.words, tokens.sentences, bytearray(len(tokens.keys))
     after = 0  # where the last form ends that is not composite
     for i, key in enumerate(keys):

@@ -1,17 +1,30 @@
-"""What a text looks like as English prose: words of other languages, acronyms, whole sentences."""
+"""What a text looks like as English prose: phrases of assistants, markup, words of other languages, acronyms."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from synthie.surface.english import FOREIGN_SCRIPT
+from synthie.surface.english import CHATTER, CHATTER_OPENING, CHATTER_WORDS, FOREIGN_SCRIPT, MARKUP, MARKUP_SIGNS
 from synthie.surface.tokens import COMMON_KEYS, FOREIGN_KEYS, POSSESSIVE, Tokens
 
-__all__ = ["foreign_word", "is_acronym", "long_sentences"]
+__all__ = ["find_chatter", "find_markup", "foreign_word", "is_acronym", "long_sentences"]
 
 _FEWEST_FOREIGN_WORDS = 2
 _MOST_FOREIGN_LETTERS = 0.3  # share of a text's letters in another alphabet; names may be quoted in theirs
 _LONG_SENTENCE = 5  # words; shorter ones may be the same by chance
+
+
+def find_chatter(tokens: Tokens) -> re.Match[str] | None:
+    """Where a text speaks about its task."""
+    if match := CHATTER_OPENING.match(tokens.text):
+        return match
+    return None if CHATTER_WORDS.isdisjoint(tokens.keys) else CHATTER.search(tokens.text)
+
+
+def find_markup(text: str) -> re.Match[str] | None:
+    """Where a text is no running prose."""
+    return None if MARKUP_SIGNS.isdisjoint(text) and "www." not in text else MARKUP.search(text)
 
 
 def foreign_word(tokens: Tokens, covered: bytearray) -> str:

@@ -60,18 +60,27 @@ class NameIndex:
         self._hashes = order_by[order]
         self._numbers = np.frombuffer(numbers, dtype=np.int32)[order]
 
-    def find(self, phrases: Sequence[tuple[str, ...]], kind: int) -> list[int]:
-        """Node number of each phrase (a tuple of token keys), -1 where it is no name of this kind."""
-        if not len(self._hashes):
-            return [-1] * len(phrases)
-        wanted = np.array([hash((kind, phrase)) for phrase in phrases], dtype=np.int64)
-        at = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
-        return np.where(self._hashes[at] == wanted, self._numbers[at], -1).tolist()
+    def search(self, candidates: Sequence[tuple[int, tuple[str, ...]]]) -> list[tuple[int, int]]:
+        """(place among the candidates, node number) of those that are names.
+
+        Args:
+            candidates: pairs of a kind and a phrase, which is a tuple of token keys.
+        """
+        if not candidates or not len(self._hashes):
+            return []
+        wanted = np.array(list(map(hash, candidates)), dtype=np.int64)
+        at = self._hashes.searchsorted(wanted)
+        places = np.flatnonzero(self._hashes.take(at, mode="clip") == wanted)
+        return list(zip(places.tolist(), self._numbers[at[places]].tolist(), strict=True)) if len(places) else []
+
+    def is_name(self, phrase: tuple[str, ...]) -> bool:
+        """Whether a phrase is a proper name."""
+        return bool(self.search([(PROPER, phrase)]))
 
     def find_one(self, phrase: tuple[str, ...]) -> str:
         """Description of the node that a proper name belongs to, "" if there is none."""
-        number = self.find([phrase], PROPER)[0]
-        return self.describe(number) if number >= 0 else ""
+        found = self.search([(PROPER, phrase)])
+        return self.describe(found[0][1]) if found else ""
 
     def describe(self, number: int) -> str:
         """Label and id of a node, for a message."""

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from synthie.surface.english import COGNATES, KIN, MAKING_WORDS
-from synthie.surface.tokens import COMMON_KEYS, fold, fold_all
+from synthie.surface.tokens import COMMON_KEYS, fold_all
 
 __all__ = ["RelationCues"]
 
@@ -25,7 +25,7 @@ _MOST_OWNERS = 3  # a word of more relations tells none
 _CACHED_STEMS = 1 << 16
 _SHORTEST_STEM = 4
 _BY = re.compile(r"(?:^|\s)\w+ by\Z")
-_MAKER = re.compile(r"\w+(?:er|or|ect)\Z")
+_MAKER = re.compile(r"(?:^| )\w+(?:er|or|ect)\Z")
 _KIN_KINDS = (("parent", {"child", "son", "daughter"}), ("child", {"father", "mother", "parent"}))
 _HEAD = re.compile(r"(place|date|start|end) of \w+|(start|end) time\Z")
 
@@ -102,13 +102,13 @@ def _may_tell(key: str) -> bool:
 
 def _kinds(label: str, aliases: Sequence[str]) -> Iterator[str]:
     """The kinds of relation among which one may be mistaken for another."""
-    words = label.split(" ")
+    keys = fold_all(label)
     if match := _HEAD.fullmatch(label):
         yield match[1] or match[2]
-    elif fold(words[0]) in KIN and len(words) == 1:
+    elif len(keys) == 1 and keys[0] in KIN:
         # One person's father is told with the other's "son", so those two are no rivals.
-        yield from (kind for kind, inverse in _KIN_KINDS if fold(words[0]) not in inverse)
-    elif MAKING_WORDS.isdisjoint(fold_all(label)) and (
-        _BY.search(label) or (_MAKER.fullmatch(words[-1]) and any(_BY.search(alias) for alias in aliases))
+        yield from (kind for kind, inverse in _KIN_KINDS if keys[0] not in inverse)
+    elif MAKING_WORDS.isdisjoint(keys) and (
+        _BY.search(label) or (_MAKER.search(label) and any(_BY.search(alias) for alias in aliases))
     ):
         yield "maker"

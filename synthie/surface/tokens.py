@@ -39,14 +39,16 @@ __all__ = [
 ]
 
 _CACHED_WORDS = 1 << 17
+# What most tokens are comes late, but each alternative begins with a set of characters, so that it is left at once.
 _TOKEN = re.compile(
     r"""
-      (?<![\w°′″])[A-Z]\.(?:[A-Z]\b\.?|\ ?[A-Z]\.)+                                        # initials: U.S., J. R. R.
-    | (?<![\w°′″])[A-Z](?:\ [A-Z]\b(?!['’.]))+                                            # and T S without dots
+      [A-Z](?<![\w°′″][\s\S])\.(?:[A-Z]\b\.?|\ ?[A-Z]\.)+                                # initials: U.S., J. R. R.
+    | [A-Z](?<![\w°′″][\s\S])(?:\ [A-Z]\b(?!['’.]))+                                     # and T S without dots
+    | [^\W\d_][^\W_]*(?:[\u0300-\u036f]+[^\W_]*)*                                        # words: O'Brien, C++
+      (?:['’ʼʻ`´](?:[^\W\d_]|[\u0300-\u036f])+|\+\+|\#)*
     | &
     | \d{1,3}(?:[,\u00a0\u202f\u2009]\d{3})+(?!\d)(?:\.\d+)?                              # 83,149,300
     | \d+(?:\.\d+)?(?:(?:st|nd|rd|th|s)\b)?                                               # 891.7, 5th, 1920s
-    | [^\W\d_](?:[^\W_]|[\u0300-\u036f])*(?:['’ʼʻ`´](?:[^\W\d_]|[\u0300-\u036f])+|\+\+|\#)*  # words, O'Brien, C++
     """,
     re.VERBOSE,
 )
@@ -61,16 +63,25 @@ POSSESSIVE = re.compile("['’ʼʻ`´]s\\Z", re.IGNORECASE)
 class Tokens:
     """The words and numbers of a text: ``words`` as written, ``keys`` folded, ``starts`` and ``ends`` in characters."""
 
-    __slots__ = ("ends", "keys", "sentences", "starts", "text", "words")
+    __slots__ = ("_reach", "ends", "keys", "sentences", "starts", "text", "words")
 
     def __init__(self, text: str) -> None:
-        found = [(match[0], match.start(), match.end()) for match in _TOKEN.finditer(text)]
         self.text = text
-        self.words = [word for word, _, _ in found]
-        self.starts = [start for _, start, _ in found]
-        self.ends = [end for _, _, end in found]
+        self.words = _TOKEN.findall(text)
         self.keys = tuple([fold(word) for word in self.words])
+        self.starts, self.ends = self._locate()
         self.sentences = self._number_sentences()
+        self._reach: list[int] | None = None
+
+    def _locate(self) -> tuple[list[int], list[int]]:
+        """Where the words are: each at its next occurrence, since no character with which one may begin is left out."""
+        starts, ends, end, find = [], [], 0, self.text.find
+        for word in self.words:
+            start = find(word, end)
+            end = start + len(word)
+            starts.append(start)
+            ends.append(end)
+        return starts, ends
 
     def _number_sentences(self) -> list[int]:
         """For each token the number of its sentence."""
@@ -107,12 +118,25 @@ class Tokens:
 
     def joined(self, start: int, end: int) -> bool:
         """Whether only spaces, hyphens and dots stand between the tokens."""
-        return all(_JOINS.fullmatch(self.gap(i)) for i in range(start + 1, end))
+        return self.reach[start] >= end
 
-    def may_be_name(self, start: int, end: int) -> bool:
-        """Whether the tokens begin and end like a name of several words."""
-        first, last = self.words[start][0], self.words[end - 1][0]
-        return not first.islower() and not last.islower() and self.joined(start, end)
+    @property
+    def reach(self) -> list[int]:
+        """For each token one more than the last that is joined to it by nothing but spaces, hyphens and dots."""
+        if self._reach is None:
+            self._reach = self._find_reach()
+        return self._reach
+
+    def _find_reach(self) -> list[int]:
+        last, text = len(self.words), self.text
+        reach = [last] * last
+        gaps = [text[end:start] for end, start in zip(self.ends, self.starts[1:], strict=False)]
+        for i in range(last - 1, 0, -1):
+            gap = gaps[i - 1]
+            if gap != " " and not _JOINS.fullmatch(gap):
+                last = i
+            reach[i - 1] = last
+        return reach
 
     def span(self, start: int, end: int) -> str:
         return quote(self.text, self.starts[start], self.ends[end - 1])
@@ -157,7 +181,11 @@ def fold_all(text: str) -> tuple[str, ...]:
 
 
 def quote(text: str, start: int, end: int) -> str:
-    return f"'{text[start:end].strip()}' (characters {start}–{end})"
+    """A part of a text, without spaces around it, and where it is."""
+    part = text[start:end]
+    start += len(part) - len(part.lstrip())
+    part = part.strip()
+    return f"'{part}' (characters {start}–{start + len(part)})"
 
 
 COMMON_KEYS = frozenset(map(fold, COMMON_WORDS | NUMBER_WORDS)) - MONTHS

@@ -28,8 +28,10 @@ def _texts(count: int = 30) -> list[list[TripletCues]]:
     ]
 
 
-def _learned(texts: Sequence[Sequence[TripletCues]], parts: int = 1) -> tuple[LearnedCues, list[CueTable]]:
-    learned = LearnedCues(len(TELLING))
+def _learned(
+    texts: Sequence[Sequence[TripletCues]], parts: int = 1, named: Sequence[tuple[int, int]] = ()
+) -> tuple[LearnedCues, list[CueTable]]:
+    learned = LearnedCues(len(TELLING), named)
     tables = [CueTable.of(texts[part::parts]) for part in range(parts)]
     for table in tables:
         learned.add(table)
@@ -54,6 +56,8 @@ def _places(text: str, *names: str) -> tuple[Tokens, bytearray, list[list[int]]]
         ("Opus was written by Ada and Will.", "Opus", "Will", "was written by"),
         ("Opus was seen in Bern and directed by Ada.", "Opus", "Ada", "was seen in directed by"),
         ("Opus is old. Later Ada wrote it in Bern.", "Opus", "Ada", "wrote it in"),
+        ("Ada is Ada. She saw Ada write Opus.", "Ada", "Opus", "write"),
+        ("Ada likes Ada.", "Ada", "Ada", "likes"),
         ("Opus was written by Ada.", "Opus", "Will", ""),
     ],
 )
@@ -74,6 +78,16 @@ def test_texts_that_were_not_learned_from_are_judged_too() -> None:
     learned, _ = _learned(_texts())
     table = CueTable.of([[_cues(WRITER, "was", "write", "by")], [_cues(WRITER, "was", "direct", "by")]])
     assert [retold.text for retold in learned.judge(table, added=False)] == [1]
+
+
+def test_a_word_of_a_relations_name_tells_of_it_though_no_text_has_shown_it() -> None:
+    wrong = CueTable.of([[_cues(WRITER, "was", "helm", "by")]])
+    learned, _ = _learned(_texts())
+    assert not learned.judge(wrong, added=False)
+    learned, _ = _learned(_texts(), named=[(DIRECTOR, stable_hash("helm"))])
+    assert learned.judge(wrong, added=False) == [Retold(0, WRITER, DIRECTOR, stable_hash("helm"))]
+    learned, _ = _learned(_texts(), named=[(relation, stable_hash("helm")) for relation in TELLING])
+    assert not learned.judge(wrong, added=False)
 
 
 def test_words_of_a_relation_of_the_set_are_no_fault() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from texts_world import (
     LAST,
     SETS,
     TOWNS,
+    asked,
     dump_lines,
     entity,
     generate,
-    make_world,
     relation,
     rows,
     settings,
@@ -34,21 +34,6 @@ from synthie.errors import ConfigError
 from synthie.llm.prompts import load_prompt
 
 FAULT = "Nobody knows anything."
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedEndpoint]:
-    with ScriptedEndpoint() as endpoint:
-        yield endpoint
-
-
-def asked(seen: Seen) -> str:
-    return seen.body["messages"][-1]["content"].split("\n\n")[-1]
 
 
 def is_sent_back(seen: Seen) -> bool:
