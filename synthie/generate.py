@@ -24,7 +24,7 @@ import numpy as np
 from kg.memory import system_memory
 from kg.stage import Manifest, Progress, no_progress, read_manifest, run_stage
 from synthie.config import GenerationConfig, QualityConfig
-from synthie.errors import ConfigError, IncompleteError, storage_error
+from synthie.errors import IncompleteError, storage_error
 from synthie.llm.endpoint import Secrets
 from synthie.llm.journal import Journal
 from synthie.llm.limits import Gate
@@ -35,7 +35,7 @@ from synthie.texts.bill import Bill
 from synthie.texts.columns import give_back
 from synthie.texts.compiling import Compiled, Compiler
 from synthie.texts.complaints import Complaints
-from synthie.texts.estimate import Estimate, estimate, price_at, sampled
+from synthie.texts.estimate import Estimate, check_model, estimate, sampled
 from synthie.texts.failures import any_failures
 from synthie.texts.questions import Questions, TripletSets, count_negatives, endpoint_identity, models_of
 from synthie.texts.roster import Roster
@@ -81,7 +81,7 @@ def generate_texts(
         IncompleteError: more than ``max_failed_share`` of the texts are missing, or the time is over.
         StorageError: the disk is full.
     """
-    _check_model(config)
+    check_model(config)
     prompt = load_prompt(config.prompt)
 
     @system_memory()
@@ -142,7 +142,7 @@ def ask_pilot(
     The answers are in the journal of ``folder``, so that `generate_texts` does not ask for them again. They come at
     once, also where ``config`` says batch mode. Arguments and errors are those of `generate_texts`.
     """
-    _check_model(config)
+    check_model(config)
     prompt, triplet_sets = load_prompt(config.prompt), TripletSets(graph, sets)
     questions = Questions(config, prompt, triplet_sets, seed=seed)
     live = Questions(config.model_copy(update={"mode": "live"}), prompt, triplet_sets, seed=seed)
@@ -169,8 +169,8 @@ def _opened(
     only: np.ndarray | None = None,
 ) -> Iterator[tuple[Roster, Journal, Asking, Bill]]:
     """What asking needs, the journal locked; whatever happens, the bill is written."""
-    roster = Roster(questions.sets.count, questions.config, only)
     with Journal(folder / "journal") as journal:
+        roster = Roster(questions.sets.count, questions.config, only, folder)
         bill = Bill(folder / "cost.json", estimate(questions, journal), journal, max_usd)
         give_back()
         with Asking(
@@ -181,17 +181,6 @@ def _opened(
             except BaseException:
                 bill.write(asking)
                 raise
-
-
-def _check_model(config: GenerationConfig) -> None:
-    built_in = GenerationConfig().model
-    if config.is_built_in and config.model != built_in:
-        raise ConfigError(
-            f"generation.model is {config.model!r}, but generation.base_url is empty, which means the built-in server "
-            f"with its only model {built_in!r}. Set generation.base_url, such as https://api.openai.com/v1."
-        )
-    for number in range(len(config.endpoints)) if config.endpoints else [None]:
-        price_at(config, number)  # raises if it is not known
 
 
 def _check_missing(config: GenerationConfig, roster: Roster, failures: Path) -> None:

@@ -23,9 +23,9 @@ __all__ = ["KeyIndex"]
 
 _KEY = np.dtype("S16")  # compared by bytes; numpy takes no notice of zeros at the end, which are the least anyway
 _BLOCK = 64  # keys
-_FEWEST, _MOST = 1 << 9, 1 << 15  # keys in the dictionary before a merge …
+_FEWEST, _MOST = 1 << 9, 1 << 14  # keys in the dictionary before a merge …
 _SHARE = 8  # … and in between so many times fewer than all
-_CHUNK = 1 << 16  # keys merged at once
+_CHUNK = 1 << 13  # keys merged at once
 _ENTRY_BYTES = 200  # of a key and its place in the dictionary
 
 

@@ -31,6 +31,7 @@ from synthie.llm.journal import Journal, Record
 from synthie.llm.lane import Lane
 from synthie.llm.limits import Gate, Limiter
 from synthie.llm.pricing import Ledger, to_picodollars
+from synthie.texts.columns import give_back
 from synthie.texts.estimate import price_at
 from synthie.texts.events import EventLog
 from synthie.texts.failures import Failures
@@ -142,7 +143,8 @@ class Asking:
             if isinstance(error, EndpointError):
                 self._failures.doubt()
             self._tell()
-            self._events.write("stopped", reason=f"{type(error).__name__}: {error}".removesuffix(": "))
+            told = f"{type(error).__name__}: {error}".removesuffix(": ")
+            self._events.write("stopped", reason=self._config.worded(told))
             raise
         finally:
             self.seconds += time.perf_counter() - started
@@ -318,6 +320,7 @@ class Asking:
     async def _report(self) -> None:
         while True:
             self._tell()
+            give_back()  # requests and answers of all sizes leave gaps: 6 MB after 100,000 of them
             await asyncio.sleep(_TELL_S)
 
     def _time_out(self, client: Client) -> None:

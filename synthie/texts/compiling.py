@@ -28,6 +28,7 @@ from synthie.llm.pricing import PICODOLLARS
 from synthie.quality import QualityGate, Reason, Verdict
 from synthie.records import SAMPLE_SCHEMA, Mention, Triplet
 from synthie.surface.cues import CueTable, Retold, TripletCues
+from synthie.surface.repeats import Repeat
 from synthie.texts.columns import as_table, bits, column, numbers, read_parquet
 from synthie.texts.questions import Questions, TripletSet
 from synthie.texts.roster import Roster
@@ -76,8 +77,7 @@ class Compiler:
         self._journal = journal
         self._gate = gate
         self._progress = progress
-        # By position: 1 + id of the set whose text is repeated, the negative of that where nearly; 0 for no repetition.
-        self._repeats = np.zeros(questions.sets.count, np.int64)
+        self._repeats: dict[int, Reason] = {}  # position of a set -> whose text its text repeats
         self._for_writers: dict[bytes, int] = {}  # key of a text with a late fault that is to be repaired -> position
         self._retold: dict[int, Retold] = {}  # position of a set -> how its text tells another relation
         shutil.rmtree(self._checked, ignore_errors=True)
@@ -104,8 +104,8 @@ class Compiler:
         positions = np.flatnonzero(accepted)
         for repeat in self._gate.near_duplicates(self._texts(accepted), self._checked):
             position = int(positions[repeat.number])
-            self._repeats[position] = (1 + repeat.of) * (1 if repeat.is_same else -1)
-            self._judge(position, self._gate.action([_repeat(self._repeats[position])]))
+            self._repeats[position] = _repeated(repeat)
+            self._judge(position, self._gate.action([self._repeats[position]]))
 
     def check_relations(self) -> None:
         """Find the accepted texts that tell a relation in another's words, and tell the roster unless only flagged."""
@@ -185,7 +185,7 @@ class Compiler:
             truncated=record.finish_reason == "length",
             repairable=verdict.repairable,
         )
-        self._repeats[position] = 0
+        self._repeats.pop(position, None)
         self._retold.pop(position, None)
         origin = self._questions.origin(triplet_set, which)
         if self._questions.config.endpoints:
@@ -222,13 +222,13 @@ class Compiler:
 
     def _late_faults(self, table: pa.Table, row: int) -> list[Reason]:
         position = table["position"][row].as_py()
-        if not self._repeats[position] and position not in self._retold:
+        if position not in self._repeats and position not in self._retold:
             return []
         triplets = [Triplet.from_record(triplet) for triplet in table["triplets"][row].as_py()]
         return self._faults_at(position, table["text"][row].as_py(), triplets)
 
     def _faults_at(self, position: int, text: str, triplets: Sequence[Triplet]) -> list[Reason]:
-        faults = [_repeat(repeat)] if (repeat := int(self._repeats[position])) else []
+        faults = [self._repeats[position]] if position in self._repeats else []
         if retold := self._retold.get(position):
             faults.append(self._gate.retold(text, triplets, retold))
         return faults
@@ -371,8 +371,8 @@ def _by_mention(triplets: list[Triplet], mentions: dict[str, int]) -> list[Tripl
     return sorted(triplets, key=lambda t: (place(t.subject), t.subject.surfaceform, place(t.object)))
 
 
-def _repeat(repeat: int) -> Reason:
-    """What is wrong with a text, from what `Compiler` notes of it."""
-    if repeat > 0:
-        return Reason("duplicate", f"The same text as that of set {repeat - 1}.")
-    return Reason("near_duplicate", f"Nearly the same text as that of set {-repeat - 1}.")
+def _repeated(repeat: Repeat) -> Reason:
+    """What is wrong with a text that repeats another."""
+    if repeat.is_same:
+        return Reason("duplicate", f"The same text as that of set {repeat.of}.")
+    return Reason("near_duplicate", f"Nearly the same text as that of set {repeat.of}.")

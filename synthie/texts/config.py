@@ -258,6 +258,11 @@ class GenerationConfig(Settings):
         """No endpoint is named: the built-in server writes the texts."""
         return self.base_url is None and not self.endpoints
 
+    @classmethod
+    def worded(cls, told: str) -> str:
+        """A message of the engine, which names options of 'generation', with the names that these options have."""
+        return told
+
     @field_validator("extra_body")
     @classmethod
     def _leaves_the_request_intact(cls, extra_body: dict[str, Any]) -> dict[str, Any]:

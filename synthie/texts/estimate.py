@@ -19,14 +19,14 @@ import numpy as np
 
 from kg.stage import read_manifest
 from synthie.config import GenerationConfig
-from synthie.errors import BusyError
+from synthie.errors import BusyError, ConfigError
 from synthie.llm.journal import Journal, Record
 from synthie.llm.pricing import PICODOLLARS, Price, batch_discount_of, price_of
 from synthie.llm.prompts import load_prompt
 from synthie.money import usd
 from synthie.texts.questions import FIRST_TRY, Questions, TripletSet, TripletSets, models_of
 
-__all__ = ["Estimate", "estimate", "estimate_cost", "price_at", "sampled"]
+__all__ = ["Estimate", "check_model", "estimate", "estimate_cost", "price_at", "sampled"]
 
 _ROWS = 1_000  # requests looked at
 _MEASURED_FROM = 10  # answers in the journal from which it is asked
@@ -99,6 +99,22 @@ def price_at(config: GenerationConfig, number: int | None = None) -> Price:
         told("cached_input_usd_per_million"),
     )
     return price.discounted(batch_discount_of(model, config.batch_discount)) if config.mode == "batch" else price
+
+
+def check_model(config: GenerationConfig) -> None:
+    """Refuse a model that nobody serves or whose price is not known.
+
+    Raises:
+        ConfigError: says which.
+    """
+    built_in = GenerationConfig().model
+    if config.is_built_in and config.model != built_in:
+        raise ConfigError(
+            f"generation.model is {config.model!r}, but generation.base_url is empty, which means the built-in server "
+            f"with its only model {built_in!r}. Set generation.base_url, such as https://api.openai.com/v1."
+        )
+    for number in range(len(config.endpoints)) if config.endpoints else [None]:
+        price_at(config, number)
 
 
 def estimate_cost(

@@ -112,19 +112,20 @@ class TripletSets:
         Raises:
             InputError: the file cannot be read or does not fit the graph.
         """
-        columns = ["id", "split", "triplets", *(["topic"] if self.negatives else [])]
-        first = 0
+        first, pairs = 0, list[tuple[int, TripletSet]]()
         try:
-            with pq.ParquetFile(self._path) as file:
-                for batch in file.iter_batches(batch_size=rows, columns=columns):
-                    count = batch.num_rows
-                    places: Iterable[int] = range(first, first + count)
-                    if chosen is not None:
-                        mask = chosen[first : first + count]
-                        places, batch = np.flatnonzero(mask) + first, batch.filter(_bits(mask))
-                    pairs = zip(places, batch.to_pylist(), strict=True)
-                    yield [(int(position), self._triplet_set(row)) for position, row in pairs]
-                    first += count
+            for batch in self._pieces(rows):
+                count = batch.num_rows
+                places: Iterable[int] = range(first, first + count)
+                if chosen is not None:
+                    mask = chosen[first : first + count]
+                    places, batch = np.flatnonzero(mask) + first, batch.filter(_bits(mask))
+                found = zip(places, batch.to_pylist(), strict=True)
+                pairs += [(int(position), self._triplet_set(row)) for position, row in found]
+                first += count
+                if first % rows == 0 or first == self.count:
+                    yield pairs
+                    pairs = []
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(self._path, error) from error
         except KeyError as error:
@@ -132,6 +133,20 @@ class TripletSets:
                 f"{self._path} does not fit the graph in {self.graph.folder}: {error.args[0]}. "
                 "Run the sampling stage again."
             ) from error
+
+    def _pieces(self, rows: int) -> Iterator[pa.RecordBatch]:
+        """The rows of the file, none of the pieces across a multiple of ``rows``.
+
+        One row group after the other is opened: together, each takes a megabyte as long as the file is read.
+        """
+        columns = ["id", "split", "triplets", *(["topic"] if self.negatives else [])]
+        first = 0
+        with pq.ParquetFile(self._path) as file:
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
+                    split = -first % rows
+                    yield from (piece for piece in (batch.slice(0, split), batch.slice(split)) if piece.num_rows)
+                    first += batch.num_rows
 
     def _triplet_set(self, row: dict[str, Any]) -> TripletSet:
         triplets = [

@@ -1,4 +1,4 @@
-"""Where every set stands on its way to an accepted text: one byte of state and a few of counts a set.
+"""Where every set stands on its way to an accepted text: a few bytes of state and counts a set; keys are on disk.
 
 Sets begin as pending, those beyond ``n_texts`` in reserve. A wave asks for what is
 pending and checks the answers; `Roster.advance` then makes rejected sets with tries
@@ -7,6 +7,10 @@ of it follows from the answers alone, so a run that is started again walks the s
 """
 
 from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +30,7 @@ class Roster:
         count: number of sets.
         config: ``n_texts``, ``tries`` and what to do with truncated texts.
         only: bool[count], the sets to ask for; None for what ``config`` says.
+        folder: where a temporary file goes.
 
     Attributes:
         wanted: accepted texts to have: ``n_texts``, or one for every set.
@@ -33,20 +38,23 @@ class Roster:
         is_part: only some of the sets that ``config`` says are asked for.
     """
 
-    def __init__(self, count: int, config: GenerationConfig, only: np.ndarray | None = None) -> None:
+    def __init__(
+        self, count: int, config: GenerationConfig, only: np.ndarray | None = None, folder: Path | None = None
+    ) -> None:
         chosen = np.arange(count) < (config.n_texts or count) if only is None else only
         self.wanted = int(np.count_nonzero(chosen))
         self.wave = 0
         self.is_part = only is not None
         self._config = config
-        self._keys = np.zeros((count, KEY_BYTES), np.uint8)
+        self._keys = _Keys(folder)  # of each set's present try
         self._state = np.where(chosen, _PENDING, _RESERVE).astype(np.uint8)
         self._called = self.wanted  # positions below have been called up
         self._tries = np.zeros(count, np.uint8)
         self._doublings = np.zeros(count, np.uint8)
         self._truncated = np.zeros(count, bool)
         self._repairable = np.zeros(count, bool)
-        self._faulty = np.zeros((count, KEY_BYTES), np.uint8)  # key of the text that the present try repairs; 0: none
+        self._repairs = np.zeros(count, bool)  # the present try repairs an earlier text …
+        self._faulty = _Keys(folder)  # … with this key
 
     @property
     def pending(self) -> np.ndarray:
@@ -82,17 +90,15 @@ class Roster:
 
     def which(self, position: int) -> Try:
         """The present try of a set."""
-        faulty = self._faulty[position]
-        return Try(
-            int(self._tries[position]), int(self._doublings[position]), faulty.tobytes() if faulty.any() else None
-        )
+        faulty = self._faulty.get(position) if self._repairs[position] else None
+        return Try(int(self._tries[position]), int(self._doublings[position]), faulty)
 
     def key(self, position: int) -> bytes:
         """Key of the answer to the present try, as `set_key` was told."""
-        return self._keys[position].tobytes()
+        return self._keys.get(position)
 
     def set_key(self, position: int, key: bytes) -> None:
-        self._keys[position] = np.frombuffer(key, np.uint8)
+        self._keys.set(position, key)
 
     def fail(self, position: int, *, refused: bool = False) -> None:
         """There is no answer. ``refused`` for good, a further try leaves the set with its earlier text: rejected."""
@@ -122,7 +128,9 @@ class Roster:
         self._tries[again] += 1
         if self._config.truncated == "longer":
             self._doublings[again & self._truncated] += 1
-        self._faulty[again] = np.where(self._repairable[again, None], self._keys[again], 0)
+        self._repairs[again] = self._repairable[again]
+        for position in map(int, np.flatnonzero(again & self._repairs)):
+            self._faulty.set(position, self._keys.get(position))
         self._state[again] = _PENDING
         if self._config.n_texts is not None:
             under_way = int(np.count_nonzero(self.accepted | self.pending))
@@ -132,3 +140,16 @@ class Roster:
         is_on = bool(self.pending.any())
         self.wave += is_on
         return is_on
+
+
+class _Keys:
+    """Position -> key, in a temporary file, which is there as long as this object is."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+
+    def get(self, position: int) -> bytes:
+        return os.pread(self._file.fileno(), KEY_BYTES, position * KEY_BYTES)
+
+    def set(self, position: int, key: bytes) -> None:
+        os.pwrite(self._file.fileno(), key, position * KEY_BYTES)

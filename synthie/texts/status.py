@@ -1,9 +1,10 @@
 """What a run is doing, seen from outside: for another terminal, while the run writes or long after.
 
-Reads manifests, the owners of locks, the journal, and what the texts stage tells
-of itself (``progress.json``, ``events.jsonl``, ``failures.jsonl``); writes
-nothing, and takes no lock, so that a run that starts at the same moment is not
-turned away. What is missing or damaged is reported, never an error.
+Reads manifests, the owners of locks, the journals, and what the stages that ask
+LLMs, texts and judge, tell of themselves (``progress.json``, ``events.jsonl``,
+``failures.jsonl``); writes nothing, and takes no lock, so that a run that starts
+at the same moment is not turned away. What is missing or damaged is reported,
+never an error.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from synthie.texts.snapshot import Snapshot, read_snapshot
 __all__ = ["RunWatch", "status"]
 
 _QUIET_S = 30.0  # without news, a run on another machine is taken to be gone
+_TRACES = ("journal", "progress.json", "events.jsonl")
 _SHOWN_EVENTS = 5
 _TAIL_BYTES = 16 << 10
 _READ_BYTES = 1 << 20
@@ -38,8 +40,9 @@ def status(run: Path) -> dict[str, Any]:
     Returns:
         ``run``, ``time`` (UTC, ISO 8601); ``stages``: for each its ``name``, ``title`` and ``state`` ("not started",
         "running", "stopped", "finished", "damaged", or "elsewhere" if only another machine can tell), and as far as
-        it applies ``pid``, ``host``, ``since``, ``finished``, ``seconds``, ``counts`` and ``problem``; ``texts``: see
-        `_texts`, None if there are none. A pilot or trial leaves some although the stage has not been started.
+        it applies ``pid``, ``host``, ``since``, ``finished``, ``seconds``, ``counts`` and ``problem``; ``texts`` and
+        ``judge``: see `RunWatch._asking`, None where nothing was asked. A pilot or trial leaves texts although the
+        stage has not been started. ``spent_usd``: by both.
 
     Raises:
         InputError: there is no such run.
@@ -48,11 +51,11 @@ def status(run: Path) -> dict[str, Any]:
 
 
 class RunWatch:
-    """A run that is looked at again and again; each time only what is new in the journal is read."""
+    """A run that is looked at again and again; each time only what is new in the journals is read."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
-        self._journal = JournalSummary()
+        self._journals = {"texts": JournalSummary(), "judge": JournalSummary()}
 
     def look(self) -> dict[str, Any]:
         """See `status`."""
@@ -64,35 +67,40 @@ class RunWatch:
                 "the folder of another with --run."
             )
         stages = [{"name": stage.name, "title": stage.title} | _stage(self._run / stage.name) for stage in STAGES]
-        texts = next(stage for stage in stages if stage["name"] == "texts")
+        asked = {stage["name"]: self._asking(stage) for stage in stages if stage["name"] in self._journals}
         return {
             "run": str(self._run),
             "time": _iso(time.time()),
             "stages": stages,
-            "texts": self._texts(texts) if (self._run / "texts").is_dir() else None,
+            **asked,
+            "spent_usd": sum(journal.spent_usd for journal in self._journals.values()),
         }
 
-    def _texts(self, stage: dict[str, Any]) -> dict[str, Any]:
-        """How far the texts are.
+    def _asking(self, stage: dict[str, Any]) -> dict[str, Any] | None:
+        """How far a stage that asks an LLM is; None where it never did.
 
         ``rows``, ``spent_usd``, ``bytes`` of the journal, whatever became of the run; ``progress``: the fields of
         `Snapshot` or None; ``news_s``: its age in seconds; ``failures``: lines in failures.jsonl; ``events``: the
         last few; ``problems``: what could not be read.
         """
-        folder = self._run / "texts"
+        name = stage["name"]
+        folder = self._run / name
+        if not any((folder / trace).exists() for trace in _TRACES):
+            return None
         problems: list[str] = []
         try:
-            self._journal = read_journal(folder / "journal", self._journal)
+            self._journals[name] = read_journal(folder / "journal", self._journals[name])
         except (SynthieError, OSError) as error:
             problems.append(f"The journal cannot be read: {error}")
         snapshot = _snapshot(folder / "progress.json", problems)
         news = None if snapshot is None else round(max(0.0, time.time() - snapshot.time), 1)
         if stage["state"] == "elsewhere" and news is not None:
             stage["state"] = "running" if news < _QUIET_S else "stopped"
+        journal = self._journals[name]
         return {
-            "rows": self._journal.rows,
-            "spent_usd": self._journal.spent_usd,
-            "bytes": self._journal.bytes,
+            "rows": journal.rows,
+            "spent_usd": journal.spent_usd,
+            "bytes": journal.bytes,
             "progress": None if snapshot is None else msgspec.structs.asdict(snapshot),
             "news_s": news,
             "failures": _count_lines(folder / "failures.jsonl", problems),

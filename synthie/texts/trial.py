@@ -123,7 +123,8 @@ def try_question(config: RunConfig, question: Question, texts: Path) -> Trial:
     questions = Questions(generation, load_prompt(generation.prompt), question.questions.sets, seed=config.seed)
     only = np.arange(questions.sets.count) == question.position
     body = questions.request(question.triplet_set).body
-    with _journal(texts, config.max_usd) as (journal, is_the_runs, max_usd):
+    judged_usd = read_journal(texts.parent / "judge" / "journal").spent_usd
+    with _journal(texts, max(0.0, config.max_usd - judged_usd)) as (journal, is_the_runs, max_usd):
         key = questions.find(body, FIRST_TRY, journal)
         stored: Literal["before", "now", "not"] = "before" if key in journal else "now" if is_the_runs else "not"
         if stored != "before":

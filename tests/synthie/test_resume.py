@@ -213,7 +213,7 @@ def test_a_second_process_on_a_busy_folder_is_refused_with_the_name_of_the_first
         second = start("generate", sampled)
         _, message = second.communicate(timeout=WAIT_S)
         assert second.returncode == 1
-        assert message.startswith(f"Error: Another process works in {sampled / 'texts'} (pid {first.pid} on ")
+        assert message.startswith(f"Error: Another process spends from the budget of {sampled} (pid {first.pid} on ")
         assert "\n" not in message.strip()
         assert first.poll() is None
     finally:

@@ -5,33 +5,17 @@ from __future__ import annotations
 import json
 import socket
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted_endpoint import Reply, ScriptedEndpoint, Seen, faithful
-from texts_world import SETS, generate, make_world, rows, settings
+from texts_world import SETS, asked, generate, rows, settings
 
 from synthie.config import GenerationConfig, LocalServerConfig, QualityConfig
 from synthie.errors import BudgetError, IncompleteError
 from synthie.generate import generate_texts
 from synthie.llm.local import LocalServer
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedEndpoint]:
-    with ScriptedEndpoint() as endpoint:
-        yield endpoint
-
-
-def asked(seen: Seen) -> str:
-    return seen.body["messages"][-1]["content"].split("\n\n")[-1]
 
 
 def every_third_is_bad_at_first(seen: Seen) -> Reply:

@@ -117,6 +117,11 @@ def remark_or_facts(seen: Seen) -> Reply:
     )
 
 
+def asked(seen: Seen) -> str:
+    """The triplets of a request, as its prompt lists them."""
+    return seen.body["messages"][-1]["content"].split("\n\n")[-1]
+
+
 def settings(server: ScriptedEndpoint, **options: Any) -> GenerationConfig:
     return GenerationConfig(**{"base_url": server.base_url, "model": "gpt-4o-mini", "max_attempts": 2, **options})
 
