@@ -12,12 +12,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 from prefect.artifacts import create_markdown_artifact
 
-from flows.costs import bill_page
+from flows.costs import COSTS, bill_page, cost_of_the_run
 from flows.wording import table
 from kg.graph import KnowledgeGraph
 from kg.plots import plot_graph
@@ -26,6 +26,7 @@ from kg.summary import graph_summary
 from synthie.judging.reading import estimates
 from synthie.judging.tables import estimates_page
 from synthie.pipeline import Run
+from synthie.texts.status import status
 
 __all__ = [
     "show_card",
@@ -65,11 +66,13 @@ def show_coverage(run: Run) -> None:
     )
 
 
-def show_cost(run: Run) -> None:
-    """Tokens, dollars and rejections of the generation, as far as it came."""
-    bill = run.texts / "cost.json"
-    if bill.exists():
-        _show("cost", run.texts, "Cost of the texts", bill_page(json.loads(bill.read_bytes())))
+def show_cost(run: Run, stage: Literal["texts", "judge"] = "texts") -> None:
+    """Tokens, dollars and rejections of the texts, or what judging them took, as far as it came."""
+    folder = run.folder / stage
+    key, title = COSTS[stage]
+    if (folder / "cost.json").exists():
+        bill = json.loads((folder / "cost.json").read_bytes())
+        _show(key, folder, title, bill_page(bill), *cost_of_the_run(status(run.folder)))
 
 
 def show_texts(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What the texts cost, as Markdown: while they are made, and the bill."""
+"""What texts and judge cost, as Markdown: while they ask, and the bill."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from flows.wording import duration, table
 from synthie.money import usd
 from synthie.texts.snapshot import Snapshot
 
-__all__ = ["bill_page", "cost_so_far"]
+__all__ = ["COSTS", "bill_page", "cost_of_the_run", "cost_so_far"]
+
+COSTS = {"texts": ("cost", "Cost of the texts"), "judge": ("cost-judge", "Cost of judging")}  # key, title
 
 _RELATIONS = 20
 
 
 def cost_so_far(snapshot: Snapshot) -> str:
-    """A snapshot of the texts stage."""
+    """A snapshot of the stage."""
     rows = [("texts", _share(f"{snapshot.done:,}", f"{snapshot.total:,}", snapshot.done, snapshot.total))]
     rows.append(("spent", _of_budget(snapshot.usd, snapshot.max_usd)))
     if snapshot.projected_usd is not None and snapshot.done < snapshot.total:
@@ -33,6 +35,11 @@ def cost_so_far(snapshot: Snapshot) -> str:
         rows.append(("calls in flight", f"{snapshot.in_flight:,}, at present up to {snapshot.limit:,}"))
     rows += _errors(snapshot.errors)
     return f"At {datetime.fromtimestamp(snapshot.time, UTC):%H:%M:%S} UTC.\n\n" + table(("figure", "value"), rows)
+
+
+def cost_of_the_run(seen: dict[str, Any]) -> list[str]:
+    """What both have cost, a sentence; none where only one has (`synthie.texts.status.status`)."""
+    return [f"The run has spent {usd(seen['spent_usd'])} in all."] if seen["texts"] and seen["judge"] else []
 
 
 def bill_page(bill: dict[str, Any]) -> str:

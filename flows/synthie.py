@@ -16,11 +16,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from flows import artifacts
+from flows.asking import AskingWatch
 from flows.keys import load_secret
 from flows.limits import GlobalLimit
 from flows.progress import ArtifactProgress, Watch
 from flows.runners import TaskMapper, with_absolute_paths
-from flows.texts import TextsWatch
 from kg.stage import Manifest
 from synthie.config import (
     DatasetConfig,
@@ -151,7 +151,12 @@ def texts_flow(config: RunConfig) -> Manifest:
 @flow(name="judge", flow_run_name="judge of {config.run}")
 def judge_flow(config: RunConfig) -> Manifest:
     """Have a sample of the texts judged, and estimate what the data are worth."""
-    manifest = _stage("judge", config)
+    try:
+        manifest = _stage("judge", config)
+    except SynthieError:
+        artifacts.show_cost(Run(config), "judge")  # of what there is
+        raise
+    artifacts.show_cost(Run(config), "judge")
     artifacts.show_estimates(Run(config))
     return manifest
 
@@ -203,10 +208,12 @@ def run_stage(name: str, config: RunConfig) -> Manifest:
             mapper = stack.enter_context(TaskMapper(config.runner, config.kg.workers))
             config = with_absolute_paths(config)
         if name == "texts":
-            watches.append(TextsWatch(Run(config).texts))
+            watches.append(AskingWatch(Run(config).texts))
             if config.generation.global_limit:
                 gate = stack.enter_context(GlobalLimit(config.generation.global_limit))
-        if name == "judge" and config.judge.llm.global_limit:
-            gate = stack.enter_context(GlobalLimit(config.judge.llm.global_limit))
+        if name == "judge" and "llm" in config.judge.judges:
+            watches.append(AskingWatch(Run(config).judge))
+            if config.judge.llm.global_limit:
+                gate = stack.enter_context(GlobalLimit(config.judge.llm.global_limit))
         progress = stack.enter_context(ArtifactProgress(stage, watches))
         return stage.run(Run(config, mapper, load_secret, gate), progress)

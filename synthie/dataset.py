@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,12 @@ import pyarrow.parquet as pq
 
 from kg.stage import Manifest, read_manifest, run_stage, write_atomic
 from synthie.config import DatasetConfig
-from synthie.errors import ConfigError, InputError
+from synthie.errors import InputError
+from synthie.judging.reading import estimates, require_current
 from synthie.publishing.card import Origin, write_card
+from synthie.publishing.earlier import Earlier, RepeatPolicy, Repeats
 from synthie.publishing.rows import DATASET_SCHEMA, Verdicts, published_rows, verdict_inputs
-from synthie.publishing.shards import Shard, ShardWriter, clear_shards, link_shards, shards_of
+from synthie.publishing.shards import Shard, ShardWriter, clear_shards, link_shards
 from synthie.publishing.statistics import gate_figures, merge_gate_figures, split_statistics
 from synthie.publishing.versions import VERSIONS, next_versions, read_versions, write_versions
 from synthie.publishing.withholding import withhold
@@ -62,12 +63,16 @@ def build_dataset(
 
     Raises:
         ConfigError: ``config.continue_from`` names no data set of this graph, or one whose sets these do not continue.
-        InputError: an earlier stage is not finished, a split has no accepted text, two splits share a set, or a split
-            of unseen things has seen ones.
+        InputError: an earlier stage is not finished, judging was begun and is not or is behind the texts, a split has
+            no accepted text, two splits share a set, or a split of unseen things has seen ones.
         StorageError: ``folder`` cannot be written.
     """
     manifests = {name: read_manifest(path) for name, path in (("graph", graph), ("sets", sets), ("texts", texts))}
-    earlier = _earlier(config, manifests["graph"].output_hash, folder)
+    earlier = None
+    if config.continue_from is not None:
+        earlier = Earlier.read(Path(config.continue_from), manifests["graph"].output_hash, folder)
+    if judge is not None:
+        require_current(judge, texts)
 
     def work(folder: Path) -> dict[str, Any]:
         origin = Origin(graph=graph, sets=sets, texts=texts, manifests=manifests, judge=judge)
@@ -76,43 +81,34 @@ def build_dataset(
     return run_stage(
         "dataset",
         folder,
-        config=config.fingerprinted(),
+        config=config.fingerprinted() | (RepeatPolicy.of(manifests["texts"]).settings() if earlier else {}),
         inputs={
             **{name: manifest.output_hash for name, manifest in manifests.items()},
             **verdict_inputs(texts, judge),
-            **({"continue_from": earlier.manifest.output_hash} if earlier else {}),
+            **({"continue_from": earlier.output_hash} if earlier else {}),
         },
-        seed=seed if config.withheld_share else None,
+        seed=seed if config.withheld_share or config.withheld_test else None,
         work=work,
         keep=(VERSIONS,),
     )
 
 
-@dataclass(frozen=True)
-class _Earlier:
-    """The data set that is continued."""
-
-    folder: Path
-    manifest: Manifest
-    statistics: dict[str, Any]
-
-    @property
-    def shards(self) -> list[Shard]:
-        return shards_of(self.statistics)
-
-
-def _build(config: DatasetConfig, origin: Origin, earlier: _Earlier | None, folder: Path, seed: int) -> dict[str, Any]:
+def _build(config: DatasetConfig, origin: Origin, earlier: Earlier | None, folder: Path, seed: int) -> dict[str, Any]:
     verdicts, quality = Verdicts.read(origin.texts, origin.judge), gate_figures(origin.texts)
     drawn = _drawn(origin.sets)
     clear_shards(folder)
     old = earlier.shards if earlier else []
+    repeats = Repeats()
     if earlier:
-        _require_new_sets(origin.sets, earlier)
+        earlier.require_new(origin.sets)
         link_shards(earlier.folder, old, folder)
-    writers = _write_records(config, origin.texts, verdicts, folder, drawn, old, seed)
-    _require_records(writers, drawn, quality, verdicts, has_earlier=earlier is not None)
+        repeats = Repeats.find(earlier, origin.texts, RepeatPolicy.of(origin.manifests["texts"]), folder)
+    writers = _write_records(config, origin.texts, verdicts, repeats, folder, drawn, old, seed)
+    _require_records(writers, drawn, quality, verdicts, repeats, has_earlier=earlier is not None)
     new = [shard for writer in writers.values() for shard in writer.shards]
     shards = sorted([*old, *new], key=lambda shard: (SPLITS.index(shard.split), shard.number))
+    if config.withheld_test:
+        _require_withheld(shards)
     before = earlier.statistics if earlier else None
     told = _told(origin, quality, verdicts, drawn, {split: writer.records for split, writer in writers.items()})
     history, last = read_versions(folder, before)
@@ -125,8 +121,9 @@ def _build(config: DatasetConfig, origin: Origin, earlier: _Earlier | None, fold
         "versions": versions,
         **split_statistics(folder, shards, drawn | {_WITHHELD: 0}),
         "quality": quality,
-        "spent_usd": told["usd"] + (before["spent_usd"] if before else 0.0),
-        "verdicts": _verdict_figures(verdicts, before, faulty=config.judged_faulty),
+        "spent_usd": told["usd"] + (earlier.spent_usd if earlier else 0.0),
+        "spent_usd_is_all": earlier is None or earlier.is_cost_known,
+        "verdicts": _verdict_figures(verdicts, repeats, before, faulty=config.judged_faulty),
         "estimates": _estimates(origin.judge),
         "coverage": json.loads((origin.sets / "coverage.json").read_text(encoding="utf-8")),
         "last_id": max(writer.last_id for writer in writers.values()),
@@ -148,6 +145,7 @@ def _write_records(
     config: DatasetConfig,
     texts: Path,
     verdicts: Verdicts,
+    repeats: Repeats,
     folder: Path,
     drawn: Mapping[str, int],
     old: list[Shard],
@@ -157,7 +155,7 @@ def _write_records(
     first = {split: sum(shard.split == split for shard in old) for split in splits}
     writers = {split: ShardWriter(folder, split, first[split]) for split in splits}
     for rows in published_rows(texts, verdicts, config.judged_faulty):
-        for split, part in _routed(config, rows, splits, seed):
+        for split, part in _routed(config, repeats.sift(rows, verdicts.accepted_by_hand), splits, seed):
             writers[split].add(part)
     for writer in writers.values():
         writer.close()
@@ -188,6 +186,7 @@ def _require_records(
     drawn: Mapping[str, int],
     quality: Mapping[str, Any],
     verdicts: Verdicts,
+    repeats: Repeats,
     *,
     has_earlier: bool,
 ) -> None:
@@ -199,51 +198,24 @@ def _require_records(
     rejected = quality["splits"].get(split, {"rejected": 0, "reasons": {}})
     reasons = ", ".join(f"{check} {count:,}" for check, count in rejected["reasons"].items()) or "none"
     count = rejected["rejected"]
-    judged = ""
+    others = ""
     if verdicts.faulty or verdicts.removed:
-        judged = f"Of all splits, judges objected to {verdicts.faulty:,} texts and people to {verdicts.removed:,}. "
+        others = f"Of all splits, judges objected to {verdicts.faulty:,} texts and people to {verdicts.removed:,}. "
+    if repeats.left_out:
+        others += f"{repeats.left_out:,} texts repeat those of the data set that is continued. "
     raise InputError(
         f"The {split} split has no accepted text: of {drawn[split]:,} triplet sets, {count:,} texts "
-        f"were rejected (reasons: {reasons}) and {drawn[split] - count:,} were not written or not kept. {judged}Read "
+        f"were rejected (reasons: {reasons}) and {drawn[split] - count:,} were not written or not kept. {others}Read "
         "the details in texts/rejected, then mend the prompt, choose another model, loosen the quality options or "
         "draw more sets (sampling.n_sets). Texts that are paid for are not asked for again."
     )
 
 
-def _earlier(config: DatasetConfig, graph_hash: str, folder: Path) -> _Earlier | None:
-    if config.continue_from is None:
-        return None
-    path = Path(config.continue_from)
-    if path.resolve() == folder.resolve():
-        raise ConfigError(
-            f"'dataset.continue_from' is {path}, the folder that this run writes to. Give the new data a run of their "
-            "own: --run."
-        )
-    try:
-        manifest = read_manifest(path)
-        statistics = json.loads((path / "statistics.json").read_bytes())
-    except (InputError, OSError, ValueError) as error:
-        meant = f" Did you mean {path / 'dataset'}?" if (path / "dataset").is_dir() else ""
-        raise ConfigError(f"'dataset.continue_from' names no finished data set: {error}{meant}") from error
-    if (
-        manifest.stage != "dataset"
-        or not {"shards", "spent_usd"} <= statistics.keys()
-        or manifest.inputs.get("graph") != graph_hash
-    ):
-        raise ConfigError(
-            f"The data set in {path} was not made from this graph by this version of the program, so it cannot be "
-            "continued. Correct 'dataset.continue_from', or unset it to begin anew."
-        )
-    return _Earlier(path, manifest, statistics)
-
-
-def _require_new_sets(sets: Path, earlier: _Earlier) -> None:
-    first = pc.min(pq.read_table(sets / "sets.parquet", columns=["id"])["id"]).as_py()
-    if first <= earlier.statistics["last_id"]:
-        raise ConfigError(
-            f"The sets of this run do not continue those of {earlier.folder}: their numbers begin at {first:,}, and "
-            f"{earlier.statistics['last_id']:,} is taken. Set 'sampling.continue_from' to the sets folder of the "
-            "earlier run, or unset 'dataset.continue_from'."
+def _require_withheld(shards: Sequence[Shard]) -> None:
+    if not any(shard.split == _WITHHELD for shard in shards):
+        raise InputError(
+            f"The split {_WITHHELD} would be empty: no text of test has several triplets of which some lack an entity "
+            "of the others. Draw more or larger sets (sampling), or unset dataset.withheld_test."
         )
 
 
@@ -264,11 +236,15 @@ def _told(
     }
 
 
-def _verdict_figures(verdicts: Verdicts, before: Mapping[str, Any] | None, *, faulty: str) -> dict[str, Any]:
+def _verdict_figures(
+    verdicts: Verdicts, repeats: Repeats, before: Mapping[str, Any] | None, *, faulty: str
+) -> dict[str, Any]:
     figures = {
         "judged_faulty": verdicts.faulty,
         "accepted_by_hand": verdicts.brought_back,
         "rejected_by_hand": verdicts.removed,
+        "repeats_left_out": repeats.left_out,
+        "repeats_flagged": repeats.kept,
     }
     earlier = before["verdicts"] if before else {}
     return {name: count + earlier.get(name, 0) for name, count in figures.items()} | {"faulty_are": faulty}
@@ -278,6 +254,4 @@ def _estimates(judge: Path | None) -> dict[str, Any] | None:
     """The judges' word on this run's texts; None where none was given."""
     if judge is None or not (judge / "manifest.json").exists():
         return None
-    from synthie.judging.reading import estimates
-
     return estimates(judge)

@@ -9,12 +9,13 @@ planning a run costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from kg.parallel import Mapper
-from kg.stage import Manifest, Progress, find_damage, no_progress, read_manifest
+from kg.stage import MANIFEST, Manifest, Progress, find_damage, no_progress
 from synthie.config import RunConfig
 from synthie.errors import ConfigError, InputError, SynthieError
 
@@ -55,7 +56,8 @@ class Stage:
             if isinstance(error, SynthieError) and not isinstance(error, (ConfigError, InputError)):
                 raise
             # Every library has its own words for a damaged file; the manifests know for sure, and how to mend it.
-            damage = next(filter(None, (find_damage(plan.folder / name) for name in self.reads)), None)
+            finished = (plan.folder / name for name in self.reads if (plan.folder / name / MANIFEST).exists())
+            damage = next(filter(None, map(find_damage, finished)), None)
             if damage is None:
                 raise
             raise damage from error
@@ -109,20 +111,21 @@ class Run:
     def generate_texts(self, progress: Progress = no_progress) -> Manifest:
         """Triplet sets → checked texts. Errors: see `synthie.generate.generate_texts`."""
         from synthie.generate import generate_texts
-        from synthie.judging.spending import left_for_texts
+        from synthie.spending import purse
 
-        return generate_texts(
-            self.config.generation,
-            self.config.quality,
-            self.kg,
-            self.sets,
-            self.texts,
-            seed=self.config.seed,
-            max_usd=left_for_texts(self.config.max_usd, self.judge),
-            progress=progress,
-            secrets=self._secrets,
-            gate=self._gate,
-        )
+        with purse(self.folder, self.config.max_usd, other=self.judge) as max_usd:
+            return generate_texts(
+                self.config.generation,
+                self.config.quality,
+                self.kg,
+                self.sets,
+                self.texts,
+                seed=self.config.seed,
+                max_usd=max_usd,
+                progress=progress,
+                secrets=self._secrets,
+                gate=self._gate,
+            )
 
     def estimate_cost(self, pilot: int = 0, progress: Progress = no_progress) -> Estimate:
         """What the texts will cost; with ``pilot``, about so many are asked for, kept, and measured.
@@ -130,58 +133,65 @@ class Run:
         Errors: see `synthie.texts.estimate.estimate_cost` and `synthie.generate.ask_pilot`.
         """
         from synthie.generate import ask_pilot
-        from synthie.judging.spending import left_for_texts
+        from synthie.spending import purse
         from synthie.texts.estimate import estimate_cost
 
         config, seed = self.config.generation, self.config.seed
         if not pilot:
             return estimate_cost(config, self.kg, self.sets, self.texts, seed=seed)
-        return ask_pilot(
-            config,
-            self.kg,
-            self.sets,
-            self.texts,
-            texts=pilot,
-            seed=seed,
-            max_usd=left_for_texts(self.config.max_usd, self.judge),
-            progress=progress,
-            secrets=self._secrets,
-            gate=self._gate,
-        )
+        with purse(self.folder, self.config.max_usd, other=self.judge) as max_usd:
+            return ask_pilot(
+                config,
+                self.kg,
+                self.sets,
+                self.texts,
+                texts=pilot,
+                seed=seed,
+                max_usd=max_usd,
+                progress=progress,
+                secrets=self._secrets,
+                gate=self._gate,
+            )
 
-    def cancel_batches(self) -> int:
-        """Cancel the batches under way; returns their number.
+    def cancel_batches(self, stage: Literal["texts", "judge"] = "texts") -> int:
+        """Cancel a stage's batches under way; returns their number.
 
         Raises:
-            BusyError: a run works on the texts; it would ask for what is cancelled anew.
+            BusyError: a run works on the stage; it would ask for what is cancelled anew.
             SynthieError: see `synthie.llm.batch.cancel_batches`.
         """
+        from synthie.judging.llm import in_words_of_the_judge
         from synthie.llm.batch import cancel_batches
         from synthie.llm.endpoint import Endpoint
         from synthie.llm.journal import Journal
 
-        if not (self.texts / "batches").exists():
+        folder = self.folder / stage
+        if not (folder / "batches").exists():
             return 0
-        config = self.config.generation
-        endpoint = Endpoint.from_config(config, 0 if len(config.endpoints) == 1 else None, self._secrets)
-        with Journal(self.texts / "journal"):
-            return cancel_batches(endpoint, self.texts / "batches")
+        is_judge = stage == "judge"
+        config = self.config.judge.llm if is_judge else self.config.generation
+        with in_words_of_the_judge() if is_judge else nullcontext(), Journal(folder / "journal"):
+            endpoint = Endpoint.from_config(config, 0 if len(config.endpoints) == 1 else None, self._secrets)
+            return cancel_batches(endpoint, folder / "batches")
 
     def judge_texts(self, progress: Progress = no_progress) -> Manifest:
         """Second opinions on a sample of the texts. Errors: see `synthie.judging.stage.judge_texts`."""
         from synthie.judging.stage import judge_texts
+        from synthie.spending import purse
 
-        return judge_texts(
-            self.config.judge,
-            self.kg,
-            self.texts,
-            self.judge,
-            seed=self.config.seed,
-            max_usd=self.config.max_usd,
-            progress=progress,
-            secrets=self._secrets,
-            gate=self._gate,
-        )
+        pays = "llm" in self.config.judge.judges
+        with purse(self.folder, self.config.max_usd, other=self.texts) if pays else nullcontext(0.0) as max_usd:
+            return judge_texts(
+                self.config.judge,
+                self.kg,
+                self.texts,
+                self.judge,
+                seed=self.config.seed,
+                max_usd=max_usd,
+                progress=progress,
+                secrets=self._secrets,
+                gate=self._gate,
+            )
 
     def build_dataset(self, progress: Progress = no_progress) -> Manifest:
         """Accepted texts → data set with card; judges that are asked for must have judged.
@@ -189,16 +199,16 @@ class Run:
         Errors: see `synthie.dataset.build_dataset`.
         """
         from synthie.dataset import build_dataset
+        from synthie.judging.reading import require_judges
 
-        if self.config.judge.judges:
-            read_manifest(self.judge)
+        require_judges(self.judge, self.config.judge.judges)
         return build_dataset(
             self.config.dataset,
             self.kg,
             self.sets,
             self.texts,
             self.dataset,
-            judge=self.folder / "judge",
+            judge=self.judge,
             seed=self.config.seed,
         )
 

@@ -185,9 +185,7 @@ class Desk:
             StaleVerdictError: another verdict holds than the ``expected`` one.
             StorageError: the file cannot be written.
         """
-        if not 0 <= side < len(self.sides):
-            raise InputError(f"There is no side {side}.")
-        it = self.sides[side]
+        it = self._side(side)
         index = it.library.index()
         rows = index.find([key])
         if not len(rows):
@@ -209,8 +207,14 @@ class Desk:
         }
 
     def export(self, side: int = 0) -> Iterator[dict[str, Any]]:
-        """The hand verdicts that hold, oldest first, each with its text and triplets where the record is there."""
-        it = self.sides[side]
+        """The hand verdicts that hold, oldest first, each with its text and triplets where the record is there.
+
+        Raises:
+            InputError: there is no such side.
+        """
+        return self._exported(self._side(side))
+
+    def _exported(self, it: Side) -> Iterator[dict[str, Any]]:
         index = it.library.index()
         hand: dict[str, HandVerdict] = it.verdicts.current()
         rows = index.find(hand)
@@ -227,6 +231,11 @@ class Desk:
                 "text": found.get("text"),
                 "triplets": found.get("triplets"),
             }
+
+    def _side(self, number: int) -> Side:
+        if not 0 <= number < len(self.sides):
+            raise InputError(f"There is no side {number}.")
+        return self.sides[number]
 
     def _indexes(self) -> list[tuple[Side, Index]]:
         return [(side, side.library.index()) for side in self.sides]

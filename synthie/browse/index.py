@@ -276,8 +276,8 @@ class Library:
             stamp,
             np.cumsum([0, *sizes]),
             {name: np.concatenate([share.columns[name] for share in shares]) for name in shares[0].columns},
-            tuple(np.concatenate(parts) for parts in zip(*(share.relations for share in shares), strict=True)),  # type: ignore[arg-type]
-            tuple(np.concatenate(parts) for parts in zip(*(share.checks for share in shares), strict=True)),  # type: ignore[arg-type]
+            _end_to_end([share.relations for share in shares]),
+            _end_to_end([share.checks for share in shares]),
             pa.concat_arrays([share.keys for share in shares]),
         )
 
@@ -323,7 +323,8 @@ class Names:
         def numbers(name: str, kind: Any) -> np.ndarray:
             return pc.fill_null(column(name, pa.int64()), 0).to_numpy(zero_copy_only=False).astype(kind)
 
-        triplets, sizes, keys = self._triplets(batch)
+        triplets, sizes, keys = _triplets(batch["triplets"])
+        withheld = [_triplets(batch["withheld"])] if "withheld" in names else []
         topics = pc.fill_null(column("topic", pa.string()), "")
         columns = {
             "id": numbers("id", np.int64),
@@ -334,7 +335,7 @@ class Names:
             "accepted": pc.fill_null(pc.equal(column("verdict", pa.string()), "accepted"), True).to_numpy(
                 zero_copy_only=False
             ),
-            "set": _set_hashes(keys, sizes, topics),
+            "set": _set_hashes([(keys, sizes), *((more, counts) for _, counts, more in withheld)], topics),
         }
         for name, codes in self.categories.items():
             columns[name] = codes.encode(column(name, pa.string()))
@@ -350,14 +351,6 @@ class Names:
         has_key = pc.fill_null(pc.greater(pc.utf8_length(given), 0), False)
         return _Share(columns, relations, checks, pc.if_else(has_key, given, by_id))
 
-    def _triplets(self, batch: pa.RecordBatch) -> tuple[pa.Array, np.ndarray, pa.Array]:
-        """The triplets of all rows one behind the other, how many each row has, and a string for each."""
-        lists = batch["triplets"]
-        flat = pc.list_flatten(lists)
-        sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64)
-        parts = [pc.fill_null(pc.struct_field(flat, [part, "uri"]), "") for part in ("subject", "predicate", "object")]
-        return flat, sizes, pc.binary_join_element_wise(*parts, "\t")
-
     def _relations(self, triplets: pa.Array) -> np.ndarray:
         uris = pc.fill_null(pc.struct_field(triplets, ["predicate", "uri"]), "")
         names = pc.struct_field(triplets, ["predicate", "surfaceform"])
@@ -368,6 +361,12 @@ class Names:
         return codes
 
 
+def _end_to_end(lists: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """(sizes, values) of one batch's lists after the other's."""
+    sizes, values = zip(*lists, strict=True)
+    return np.concatenate(sizes), np.concatenate(values)
+
+
 def _distinct(sizes: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lists of codes, given as their sizes and all their values, without repetitions."""
     known = int(codes.max(initial=0)) + 1
@@ -375,13 +374,29 @@ def _distinct(sizes: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.bincount(pairs // known, minlength=len(sizes)), (pairs % known).astype(np.int32)
 
 
-def _set_hashes(triplets: pa.Array, sizes: np.ndarray, topics: pa.Array) -> np.ndarray:
-    """A 64-bit number for each row, equal where the sets are, whatever the order of their triplets."""
-    hashes = pd.util.hash_array(triplets.to_numpy(zero_copy_only=False), categorize=False)
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes, dtype=np.uint64)])
-    ends = np.cumsum(sizes)
-    sets = sums[ends] - sums[ends - sizes]
-    negatives = sizes == 0
+def _triplets(lists: pa.Array) -> tuple[pa.Array, np.ndarray, pa.Array]:
+    """The triplets of all rows one behind the other, how many each row has, and a string for each."""
+    flat = pc.list_flatten(lists)
+    sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64)
+    parts = [pc.fill_null(pc.struct_field(flat, [part, "uri"]), "") for part in ("subject", "predicate", "object")]
+    return flat, sizes, pc.binary_join_element_wise(*parts, "\t")
+
+
+def _set_hashes(lists: Sequence[tuple[pa.Array, np.ndarray]], topics: pa.Array) -> np.ndarray:
+    """A 64-bit number for each row, equal where the sets are, whatever the order of their triplets.
+
+    Args:
+        lists: (strings, sizes) of the triplets of all rows; those that a label leaves out are of the set, too.
+        topics: of the rows without triplets.
+    """
+    sets = np.zeros(len(topics), np.uint64)
+    negatives = np.ones(len(topics), bool)
+    for triplets, sizes in lists:
+        hashes = pd.util.hash_array(triplets.to_numpy(zero_copy_only=False), categorize=False)
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes, dtype=np.uint64)])
+        ends = np.cumsum(sizes)
+        sets += sums[ends] - sums[ends - sizes]
+        negatives &= sizes == 0
     if negatives.any():
         named = pc.filter(topics, pa.array(negatives)).to_numpy(zero_copy_only=False)
         sets[negatives] = pd.util.hash_array(named, categorize=False)
@@ -396,6 +411,7 @@ def _columns(file: pq.ParquetFile, path: Path) -> list[str]:
         )
     leaves = [file.schema.column(number).path for number in range(len(file.schema))]
     inner = [leaf for leaf in leaves if leaf.startswith("triplets.") and leaf.endswith((".uri", "te.surfaceform"))]
+    inner += [leaf for leaf in leaves if leaf.startswith("withheld.") and leaf.endswith(".uri")]
     faults = tuple(f"{name}." for name in _FAULTS)
     checks = [leaf for leaf in leaves if leaf.startswith(faults) and leaf.endswith(".check")]
     return [*(name for name in _SCALARS if name in names), *inner, *checks]

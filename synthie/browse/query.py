@@ -15,7 +15,7 @@ from synthie.browse.index import CATEGORIES, Index, Library, Names
 from synthie.browse.verdicts import HandVerdict
 from synthie.errors import InputError
 
-__all__ = ["SORTS", "Filters", "Selection", "select", "style_values"]
+__all__ = ["SORTS", "Filters", "Selection", "select", "style_values", "whole_number"]
 
 SORTS = {"id": "id", "words": "words", "triplets": "triplets", "cost": "usd", "reasons": "faults"}
 VERDICTS = ("accepted", "rejected")
@@ -68,12 +68,6 @@ class Filters:
             InputError: a value is none of those that the parameter may have.
         """
 
-        def number(name: str, default: int) -> int:
-            value = query.get(name) or str(default)
-            if not (value.isascii() and value.isdigit() and len(value) <= 10):
-                raise InputError(f"{name} is {value!r}, which is no whole number.")
-            return int(value)
-
         def choice(name: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
             value = query.get(name, "")
             if value and value.removeprefix("-" if name == "sort" else "") not in known:
@@ -86,15 +80,15 @@ class Filters:
             hand=choice("hand", HANDS),
             reason=query.get("reason", ""),
             judge=choice("judge", ("faulty",)),
-            words=(number("min_words", 0), number("max_words", _MOST)),
-            triplets=(number("min_triplets", 0), number("max_triplets", _MOST)),
+            words=(whole_number(query, "min_words", 0), whole_number(query, "max_words", _MOST)),
+            triplets=(whole_number(query, "min_triplets", 0), whole_number(query, "max_triplets", _MOST)),
             prompt=query.get("prompt", ""),
             model=query.get("model", ""),
             split=query.get("split", ""),
             style=query.get("style", ""),
             search=query.get("search", "").strip()[:_LONGEST_SEARCH],
-            sample=number("sample", 0),
-            seed=number("seed", 0),
+            sample=whole_number(query, "sample", 0),
+            seed=whole_number(query, "seed", 0),
             sort=choice("sort", SORTS) or "id",
         )
 
@@ -152,6 +146,18 @@ def select(
     facets["judge"] = {"faulty": int(np.count_nonzero(_marked(index, faulty) & _all(masks, index.rows, "judge")))}
     population = _all(masks, index.rows, *_OF_VERDICTS)
     return Selection(_ordered(index, matched, filters), matched, population, facets)
+
+
+def whole_number(query: Any, name: str, default: int) -> int:
+    """A parameter of an address.
+
+    Raises:
+        InputError: it is none.
+    """
+    value = query.get(name) or str(default)
+    if not (value.isascii() and value.isdigit() and len(value) <= 10):
+        raise InputError(f"{name} is {value!r}, which is no whole number.")
+    return int(value)
 
 
 def style_values(style: str) -> list[str]:

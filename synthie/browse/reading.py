@@ -95,6 +95,7 @@ class Reader:
                 }
                 for triplet in triplets
             ],
+            "withheld": [_names(triplet) for triplet in record.get("withheld") or ()],
             "topic": record.get("topic"),
             "reasons": reasons,
             "hand": {"verdict": hand.verdict, "note": hand.note, "time": hand.time} if hand else None,

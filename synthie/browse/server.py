@@ -31,7 +31,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from synthie.browse.desk import LARGEST_PAGE, Desk
 from synthie.browse.index import StaleRowsError
-from synthie.browse.query import Filters
+from synthie.browse.query import Filters, whole_number
 from synthie.browse.verdicts import StaleVerdictError, Word
 from synthie.errors import ConfigError, InputError, SynthieError
 
@@ -114,11 +114,13 @@ def create_app(desk: Desk, token: str | None = None) -> ASGIApp:
         ending = request.path_params["ending"]
         if ending not in ("csv", "jsonl"):
             raise HTTPException(404, "Verdicts are exported as csv or jsonl.")
+        side = whole_number(request.query_params, "side", 0)
+        name = f"hand-verdicts{f'-{side + 1}' if len(desk.sides) > 1 else ''}.{ending}"
         kind = {"csv": "text/csv", "jsonl": "application/x-ndjson"}[ending]
         return StreamingResponse(
-            export_lines(desk.export(), ending),
+            export_lines(desk.export(side), ending),
             media_type=kind,
-            headers={"content-disposition": f'attachment; filename="hand-verdicts.{ending}"'},
+            headers={"content-disposition": f'attachment; filename="{name}"'},
         )
 
     app = Starlette(
@@ -241,14 +243,8 @@ def _cell(value: Any) -> Any:
 
 def _window(request: Request) -> tuple[int, int]:
     """(offset, limit) of a page."""
-
-    def number(name: str, default: int) -> int:
-        value = request.query_params.get(name) or str(default)
-        if not (value.isascii() and value.isdigit() and len(value) <= 10):
-            raise InputError(f"{name} is {value!r}, which is no whole number.")
-        return int(value)
-
-    return number("offset", 0), min(number("limit", 20), LARGEST_PAGE)
+    offset, limit = (whole_number(request.query_params, *each) for each in (("offset", 0), ("limit", 20)))
+    return offset, min(limit, LARGEST_PAGE)
 
 
 def _require_own_page(request: Request, token: str) -> None:

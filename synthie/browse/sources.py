@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gzip
 import tempfile
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -116,9 +117,8 @@ def _file(path: Path) -> Source:
         raise InputError(f"{path} is no file of records. Name a .parquet, .jsonl or .jsonl.gz file.")
     folder = tempfile.TemporaryDirectory(prefix="synthie-browse-")
     file = Path(folder.name) / "records.parquet"
-    opened = gzip.open if path.name.endswith(".gz") else open
-    with opened(path, "rb") as stream, pq.ParquetWriter(file, _JSONL_SCHEMA, compression="zstd") as writer:
-        records = _records(stream, path)
+    with pq.ParquetWriter(file, _JSONL_SCHEMA, compression="zstd") as writer:
+        records = _records(path)
         while rows := list(islice(records, _GROUP_ROWS)):
             writer.write_table(pa.Table.from_pylist(rows, _JSONL_SCHEMA))
     return Source(path, "file", verdicts, _files=(file,), _temporary=folder)
@@ -147,17 +147,20 @@ class _Record(msgspec.Struct):
     relations: list[_Named] = []
 
 
-def _records(stream: Iterable[bytes], path: Path) -> Iterator[dict[str, Any]]:
+def _records(path: Path) -> Iterator[dict[str, Any]]:
     decoder = msgspec.json.Decoder(_Record)
     number = 0
     try:
-        for number, line in enumerate(stream, start=1):  # noqa: B007 - told on error
-            if not line.isspace():
-                yield msgspec.to_builtins(decoder.decode(line))
-    except msgspec.MsgspecError as error:
+        with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):  # noqa: B007 - told on error
+                if not line.isspace():
+                    yield msgspec.to_builtins(decoder.decode(line))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InputError(
             f"Line {number} of {path} is no record of SynthIE's form ({error}); it needs id, text and triplets with "
             "subject, predicate and object, each with surfaceform and uri."
         ) from error
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is damaged behind line {number}: {error}.") from error
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}.") from error

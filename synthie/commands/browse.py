@@ -36,6 +36,8 @@ def browse(
     Examples: synthie browse data/runs/demo · synthie browse RUN --compare OTHER · synthie browse RUN --export mine.csv
     """
     if export is not None:
+        if compare is not None:
+            raise ConfigError("--export writes the verdicts on one run or file; name the other in a call of its own.")
         _export(what, export)
         return
     from synthie.browse.desk import Desk

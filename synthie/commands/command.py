@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -29,6 +29,7 @@ __all__ = [
     "RunFolder",
     "RunOption",
     "SetOption",
+    "cancel_batches_of",
     "do_stage",
     "find_stage",
     "plan_run",
@@ -97,6 +98,13 @@ def do_stage(plan: Run, stage: Stage) -> None:
         figures = [f"{name} {value:,}" for name, value in totals.items() if isinstance(value, int) and value]
         told = ", ".join([f"{manifest.seconds:.1f} s", *figures])
         typer.echo(f"{stage.title}: {told}, in {plan.folder / stage.name}")
+
+
+def cancel_batches_of(plan: Run, stage: Literal["texts", "judge"]) -> None:
+    """Cancel a stage's batches under way, and say how many there were."""
+    count = plan.cancel_batches(stage)
+    kept = "; what they have answered is fetched by the next run" if count else ""
+    typer.echo(f"{count or 'No'} batch{'es' if count != 1 else ''} cancelled{kept}.")
 
 
 @contextmanager

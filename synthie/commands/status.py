@@ -64,11 +64,13 @@ def status_text(seen: dict[str, Any]) -> Text:
         text.append(f"  {stage['name']:<12}")
         text.append(f"{stage['state']:<12}", _STYLES[stage["state"]])
         text.append(f"{_stage_details(stage)}\n")
-    if seen["texts"] is not None:
-        stage = next(stage for stage in seen["stages"] if stage["name"] == "texts")
+    asking = [(stage, seen[stage["name"]]) for stage in seen["stages"] if seen.get(stage["name"]) is not None]
+    for stage, asked in asking:
         text.append("\n")
-        for line in _texts_lines(stage, seen["texts"]):
+        for line in _asking_lines(stage, asked):
             text.append(f"{line}\n")
+    if len(asking) > 1:
+        text.append(f"\nSpent in all: {usd(seen['spent_usd'])}\n")
     text.rstrip()
     return text
 
@@ -119,33 +121,38 @@ def _stage_details(stage: dict[str, Any]) -> str:
     return f"not finished; {owner} began it {_local(stage['since'])} and no longer works on it"
 
 
-def _texts_lines(stage: dict[str, Any], texts: dict[str, Any]) -> list[str]:
-    progress, running = texts["progress"], stage["state"] == "running"
+def _asking_lines(stage: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """How far texts or judge are."""
+    progress, title = asked["progress"], stage["name"].capitalize()
+    # Before a process tells of itself, the news is that of an earlier one.
+    running = stage["state"] == "running" and progress is not None and progress["pid"] == stage["pid"]
     lines = []
     if progress is None or stage["state"] == "not started":
-        lines.append(f"Texts: {texts['rows']:,} responses stored")
-        lines.append(f"  spent     {usd(texts['spent_usd'])}")
+        lines.append(f"{title}: {asked['rows']:,} responses stored")
+        lines.append(f"  spent     {usd(asked['spent_usd'])}")
     else:
-        lines.append(_how_far(progress, running))
-        lines.append(_spent(progress, texts["spent_usd"], running))
+        lines.append(f"{title}: {_how_far(progress, running)}")
+        lines.append(_spent(progress, asked["spent_usd"], running))
         flight = f" · in flight {progress['in_flight']:,} of at most {progress['limit']:,}" if running else ""
         lines.append(f"  calls     answered {progress['answered']:,} · failed {progress['failed']:,}{flight}")
         lines.append(f"  tokens    {progress['input_tokens']:,} in · {progress['output_tokens']:,} out")
         errors = sorted(progress["errors"].items(), key=lambda item: -item[1])
         lines.append("  errors    " + (" · ".join(f"{kind} {count:,}" for kind, count in errors) or "none"))
-    if texts["failures"]:
-        lines.append(f"  failures  {texts['failures']:,} texts could not be had: texts/failures.jsonl has the reasons")
-    if texts["events"]:
-        lines += ["  events", *(f"    {_event(event)}" for event in texts["events"])]
-    lines += [f"  problem   {problem}" for problem in texts["problems"]]
-    remark = _remark(stage["state"], progress, texts)
+    if asked["failures"]:
+        told = "could not be had" if stage["name"] == "texts" else "got no judgement"
+        reasons = f"{stage['name']}/failures.jsonl has the reasons"
+        lines.append(f"  failures  {asked['failures']:,} texts {told}: {reasons}")
+    if asked["events"]:
+        lines += ["  events", *(f"    {_event(event)}" for event in asked["events"])]
+    lines += [f"  problem   {problem}" for problem in asked["problems"]]
+    remark = _remark(stage["state"], running, asked)
     return [*lines, remark] if remark else lines
 
 
 def _how_far(progress: dict[str, Any], running: bool) -> str:
     done, total = progress["done"], progress["total"]
     share = f" ({done / total:.1%})" if total else ""
-    line = f"Texts: {done:,} of {total:,}{share}"
+    line = f"{done:,} of {total:,} texts{share}"
     if not running:
         return line
     left = f" · {duration(progress['eta_s'])} left" if progress["eta_s"] is not None else ""
@@ -161,9 +168,9 @@ def _spent(progress: dict[str, Any], spent: float, running: bool) -> str:
     return line
 
 
-def _remark(state: str, progress: dict[str, Any] | None, texts: dict[str, Any]) -> str | None:
-    news_s = texts["news_s"]
-    if state == "not started" and texts["rows"]:
+def _remark(state: str, running: bool, asked: dict[str, Any]) -> str | None:
+    news_s = asked["news_s"]
+    if state == "not started" and asked["rows"]:
         return (
             "The stage has not been run. A pilot or trial has asked for these texts; those that the stage needs are "
             "not asked for again."
@@ -171,13 +178,13 @@ def _remark(state: str, progress: dict[str, Any] | None, texts: dict[str, Any]) 
     if state == "stopped":
         last = "" if news_s is None else f" It last told something {duration(news_s)} ago."
         return (
-            f"The process is gone or has given up, and the texts are not finished.{last} Start the same command "
+            f"The process is gone or has given up, and the stage is not finished.{last} Start the same command "
             "again to go on: all paid responses are stored and are not asked for again."
         )
-    if state == "running" and progress is not None and news_s is not None and news_s > _QUIET_S:
+    if running and news_s > _QUIET_S:
         return (
-            f"The process is alive, but its last news is {duration(news_s)} old: it checks texts, or it hangs "
-            f"(py-spy dump --pid {progress['pid']} shows where)."
+            f"The process is alive, but its last news is {duration(news_s)} old: it reads what was answered, or it "
+            f"hangs (py-spy dump --pid {asked['progress']['pid']} shows where)."
         )
     return None
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from isal import igzip
 
 from kg.stage import read_manifest
-from synthie.errors import InputError, storage_error
+from synthie.errors import ConfigError, InputError, StorageError, storage_error
 from synthie.exchange.forms import Form, Target, as_chat, as_rebel, as_synthie
 from synthie.publishing.shards import Shard, read_shards, shards_of
 
@@ -45,6 +45,7 @@ def export(
         file name -> records.
 
     Raises:
+        ConfigError: ``folder`` is the data set itself.
         InputError: the data set is not finished or lacks a split.
         StorageError: ``folder`` cannot be written.
     """
@@ -55,12 +56,14 @@ def export(
     }
     shards = shards_in(dataset)
     known = list(dict.fromkeys(shard.split for shard in shards))
+    if folder.resolve() == dataset.resolve():
+        raise ConfigError(f"{folder} is the data set itself, whose files would be replaced. Choose another --out.")
     missing = [split for split in splits if split not in known]
     if missing:
         raise InputError(f"{dataset} has no split {missing[0]!r}; it has {', '.join(known)}.")
     counts = {}
+    _make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for split in list(splits) or known:
             path = folder / f"{split}.jsonl{'.gz' if compress else ''}"
             of_split = [shard for shard in shards if shard.split == split]
@@ -68,6 +71,15 @@ def export(
     except OSError as error:
         raise storage_error(error, folder) or error from error
     return counts
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder) or StorageError(
+            f"Cannot make the folder {folder}: {error.strerror}. Choose another one."
+        ) from error
 
 
 def shards_in(dataset: Path) -> list[Shard]:
@@ -85,6 +97,8 @@ def shards_in(dataset: Path) -> list[Shard]:
         if not paths:
             raise InputError(f"{dataset} is no data set: it has no data/*.parquet. Run the dataset stage.") from None
         return [Shard(path, pq.read_metadata(dataset / path).num_rows, "") for path in paths]
+    except ValueError as error:
+        raise InputError(f"{dataset / 'statistics.json'} is damaged ({error}). Build the data set again.") from error
 
 
 def _write(

@@ -75,7 +75,7 @@ def push(dataset: Path, repository: str, *, private: bool = True) -> Pushed:
             repo_id=repository,
             repo_type=_KIND,
             folder_path=dataset,
-            allow_patterns=list(_FILES),
+            allow_patterns=[path.relative_to(dataset).as_posix() for path in paths],
             delete_patterns=list(_FILES),
             commit_message=f"Version {version}" if version else "Imported data",
         )

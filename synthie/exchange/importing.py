@@ -12,11 +12,11 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import msgspec
 import pyarrow as pa
@@ -35,6 +35,7 @@ __all__ = ["ImportForm", "import_records", "split_of"]
 
 ImportForm = Literal["synthie", "rebel"]
 
+_BAD_LINES = "bad_lines.jsonl"
 _BATCH = 5_000
 _CACHED = 1 << 18
 _SPLIT_WORDS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"} | {
@@ -82,14 +83,16 @@ class _Counts:
 
     Attributes:
         lines: records read, bad lines included.
-        bad: bad lines: file, line number, what is wrong.
+        bad: bad lines.
+        first_bad: file, number, and what is wrong with it.
         unknown: reason -> triplets that the graph does not have.
         left_out: reason -> records.
         examples: reason -> some of the ids that the graph lacks.
     """
 
     lines: int = 0
-    bad: list[dict[str, Any]] = field(default_factory=list)
+    bad: int = 0
+    first_bad: str = ""
     unknown: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
@@ -139,10 +142,12 @@ def import_records(
         splits = sorted(set(of_file.values()), key=SPLITS.index)
         writers = {one: ShardWriter(target, one) for one in splits}
         number = 0
-        for path in files:
-            for table in _tables(path, form, resolve, of_file[path], number, counts, progress):
-                number += len(table)
-                writers[of_file[path]].add(table)
+        with (target / _BAD_LINES).open("w", encoding="utf-8") as bad_lines:
+            for path in files:
+                lines = _lines(path, form, counts, bad_lines)
+                for table in _tables(lines, resolve, of_file[path], number, counts, progress):
+                    number += len(table)
+                    writers[of_file[path]].add(table)
         for writer in writers.values():
             writer.close()
         if not number:
@@ -154,7 +159,7 @@ def import_records(
                 "form": form,
                 "files": [path.name for path in files],
                 "lines": counts.lines,
-                "bad_lines": len(counts.bad),
+                "bad_lines": counts.bad,
                 "left_out": dict(counts.left_out),
                 "unknown_triplets": dict(counts.unknown),
                 "examples": counts.examples,
@@ -163,7 +168,6 @@ def import_records(
             "shards": [shard.to_json() for shard in shards],
         }
         write_atomic(target / "statistics.json", json.dumps(statistics, indent=1, ensure_ascii=False) + "\n")
-        write_atomic(target / "bad_lines.jsonl", "".join(json.dumps(one) + "\n" for one in counts.bad))
         card = render(
             "import.md.jinja",
             front_matter=front_matter(name, licence, statistics["splits"], []),
@@ -175,7 +179,7 @@ def import_records(
         write_atomic(target / "README.md", card)
         return {
             "records": {one: writer.records for one, writer in writers.items()},
-            "bad_lines": len(counts.bad),
+            "bad_lines": counts.bad,
             "left_out": sum(counts.left_out.values()),
             "unknown_triplets": sum(counts.unknown.values()),
         }
@@ -293,8 +297,7 @@ def _id_and_name(named: _Named) -> tuple[str, str]:
 
 
 def _tables(
-    path: Path,
-    form: ImportForm,
+    lines: Iterable[_SynthieLine | _RebelLine],
     resolve: _Resolver,
     split: str,
     number: int,
@@ -302,7 +305,7 @@ def _tables(
     progress: Progress,
 ) -> Iterator[pa.Table]:
     rows: list[dict[str, Any]] = []
-    for line in _lines(path, form, counts):
+    for line in lines:
         record = resolve.record(line)
         if record is not None:
             rows.append({"id": number, "split": split, **record})
@@ -315,7 +318,7 @@ def _tables(
         yield pa.Table.from_pylist(rows, DATASET_SCHEMA)
 
 
-def _lines(path: Path, form: ImportForm, counts: _Counts) -> Iterator[_SynthieLine | _RebelLine]:
+def _lines(path: Path, form: ImportForm, counts: _Counts, bad_lines: IO[str]) -> Iterator[_SynthieLine | _RebelLine]:
     decoder = msgspec.json.Decoder(_LINES[form])
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
@@ -326,7 +329,9 @@ def _lines(path: Path, form: ImportForm, counts: _Counts) -> Iterator[_SynthieLi
                 try:
                     yield decoder.decode(line)
                 except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                    counts.bad.append({"file": path.name, "line": number, "error": str(error)})
+                    counts.bad += 1
+                    counts.first_bad = counts.first_bad or f"line {number} of {path.name}: {error}"
+                    bad_lines.write(json.dumps({"file": path.name, "line": number, "error": str(error)}) + "\n")
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"Cannot read {path}: {reason}. It must be JSONL, plain or gzip (.gz).") from error
@@ -335,11 +340,7 @@ def _lines(path: Path, form: ImportForm, counts: _Counts) -> Iterator[_SynthieLi
 def _nothing(files: Sequence[Path], counts: _Counts) -> str:
     reasons = [f"{count:,} because {reason}" for reason, count in counts.left_out.items()]
     if counts.bad:
-        first = counts.bad[0]
-        reasons.append(
-            f"{len(counts.bad):,} lines cannot be read, the first is line {first['line']} of {first['file']}: "
-            f"{first['error']}"
-        )
+        reasons.append(f"{counts.bad:,} lines cannot be read, the first is {counts.first_bad}")
     names = ", ".join(str(path) for path in files)
     examples = [identifier for some in counts.examples.values() for identifier in some[:2]]
     told = f" The graph lacks, for example, {', '.join(examples)}." if examples else ""

@@ -1,6 +1,7 @@
 """What an LLM answers when it is asked to judge, read with patience: fences and chatter around the JSON do no harm.
 
-Anything that does not give exactly one verdict for each triplet is not a judgement: None, never a guess.
+The last object with verdicts counts: models that think aloud try others before. Anything that does not give exactly
+one verdict for each triplet is not a judgement: None, never a guess.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ def read_answer(answer: str, triplets: int) -> Opinion | None:
     >>> read_answer('Sure: {"verdicts": {"1": "stated"}, "extra": []}', 1)
     Opinion(verdicts=['stated'], extras=[])
     """
-    for data in _objects(answer):
-        if "verdicts" in data:
-            verdicts, extras = _verdicts(data["verdicts"], triplets), _extras(data.get("extra", data.get("extras")))
-            return None if verdicts is None or extras is None else Opinion(verdicts, extras)
-    return None
+    told = [data for data in _objects(answer) if "verdicts" in data]
+    if not told:
+        return None
+    verdicts = _verdicts(told[-1]["verdicts"], triplets)
+    extras = _extras(told[-1].get("extra", told[-1].get("extras")))
+    return None if verdicts is None or extras is None else Opinion(verdicts, extras)
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -32,6 +33,10 @@ class JudgeModelConfig(GenerationConfig):
         le=1,
         description="Share of the texts that may stay without any answer; they count as not judged.",
     )
+
+    @classmethod
+    def worded(cls, told: str) -> str:
+        return re.sub(rf"\bgeneration\.(?=(?:{'|'.join(cls.model_fields)})\b)", "judge.llm.", told)
 
     @model_validator(mode="after")
     def _judges_what_there_is(self) -> JudgeModelConfig:

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from synthie.intervals import CONFIDENCE, Share, clustered, corrected, posterior, wilson
 from synthie.judging.config import JudgeConfig
+from synthie.judging.judgements import VERDICTS
 
 __all__ = ["PUBLISHED", "estimate_quality"]
 
@@ -119,6 +120,7 @@ def _group(config: JudgeConfig, judge: str, group: _Group) -> dict[str, Any]:
     return {
         "judged": len(group.keys),
         "unjudged": group.unjudged,
+        **{verdict: group.verdicts[verdict] for verdict in VERDICTS},
         **figures,
         "by_size": list(_by_size(group)),
         "by_style": list(_by_style(group)),
@@ -130,10 +132,8 @@ def _figures(group: _Group, chosen: np.ndarray) -> dict[str, Any]:
     """The main figures of the chosen texts."""
     triplets, stated, extras = (np.array(x, int)[chosen] for x in (group.triplets, group.stated, group.extras))
     told = extras >= 0
-    verdicts = {} if not chosen.all() else {verdict: group.verdicts[verdict] for verdict in sorted(group.verdicts)}
     return {
         "triplets": int(triplets.sum()),
-        **verdicts,
         "extras": int(extras[told].sum()) if told.any() else None,
         "precision": _as_dict(clustered(stated, triplets)),
         "recall": _as_dict(clustered(stated[told], (stated + extras)[told])),

@@ -7,13 +7,12 @@ that was cut off with more tokens; after the last try the text counts as not jud
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from kg.stage import Progress, write_atomic
+from kg.stage import Progress
 from synthie.errors import ConfigError, IncompleteError, SynthieError
 from synthie.judging.answers import read_answer
 from synthie.judging.config import JudgeModelConfig
@@ -25,11 +24,12 @@ from synthie.llm.journal import Journal
 from synthie.llm.limits import Gate
 from synthie.llm.prompts import Fact, Prompt
 from synthie.texts.asking import Asking
-from synthie.texts.estimate import price_at
+from synthie.texts.bill import Bill
+from synthie.texts.estimate import check_model, estimate
 from synthie.texts.questions import FIRST_TRY, Questions, TripletSet, Try
 from synthie.texts.roster import Roster
 
-__all__ = ["JudgeQuestions", "LlmJudge", "check_model", "in_words_of_the_judge"]
+__all__ = ["JudgeQuestions", "LlmJudge", "check_judge", "in_words_of_the_judge"]
 
 _READ_ROWS = 1_000
 _PART_ROWS = 10_000  # texts behind one file of judgements
@@ -98,6 +98,7 @@ class LlmJudge:
         """
         roster = Roster(self._texts.count, self._config)
         with Journal(self._folder / "journal") as journal:
+            bill = Bill(self._folder / "cost.json", estimate(self._questions, journal), journal, self._max_usd)
             with Asking(
                 self._questions,
                 roster,
@@ -111,7 +112,7 @@ class LlmJudge:
                 try:
                     self._ask(asking, roster, journal)
                 finally:
-                    self._write_bill(journal, asking)
+                    bill.write(asking)
             self._check_missing(roster)
             for number, batch in enumerate(self._texts.texts(_PART_ROWS)):
                 rows = [self._row(roster, journal, position, text) for position, text in batch]
@@ -141,23 +142,6 @@ class LlmJudge:
             problem = None if opinion else f"unreadable: {' '.join(record.text.split())[:200]!r}"
         return row_of(text, "llm", model, opinion, problem)
 
-    def _write_bill(self, journal: Journal, asking: Asking) -> None:
-        statistics = asking.statistics
-        bill = {
-            "max_usd": self._max_usd,  # of the run, less what the texts have cost
-            "spent_usd": journal.spent_usd,
-            "this_run": {
-                "answered_before": asking.stored,
-                "answered": asking.monitor.answered,
-                "failed": asking.failed,
-                "requests": statistics.requests,
-                "retries": dict(sorted(statistics.retries.items())),
-                "endpoints": dict(sorted(statistics.by_endpoint.items())),
-                "seconds": round(asking.seconds, 3),
-            },
-        }
-        write_atomic(self._folder / "cost.json", json.dumps(bill, indent=2) + "\n")
-
     def _check_missing(self, roster: Roster) -> None:
         if roster.failed > self._config.max_failed_share * self._texts.count:
             raise IncompleteError(
@@ -168,20 +152,14 @@ class LlmJudge:
             )
 
 
-def check_model(config: JudgeModelConfig, texts: SampledTexts) -> None:
+def check_judge(config: JudgeModelConfig, texts: SampledTexts) -> None:
     """Refuse a judge that cannot judge, before anybody is asked.
 
     Raises:
-        ConfigError: the price is not known; or the built-in server is to judge texts that it has not written.
+        ConfigError: see `synthie.texts.estimate.check_model`; or the built-in server is to judge texts that it has not
+            written.
     """
-    built_in = JudgeModelConfig().model
-    if config.is_built_in and config.model != built_in:
-        raise ConfigError(
-            f"judge.llm.model is {config.model!r}, but judge.llm.base_url is empty, which means the built-in "
-            f"server with its only model {built_in!r}. Set judge.llm.base_url, such as https://api.openai.com/v1."
-        )
-    for number in range(len(config.endpoints)) if config.endpoints else [None]:
-        price_at(config, number)
+    check_model(config)
     if config.is_built_in:
         for batch in texts.texts(_READ_ROWS):
             for _, text in batch:
@@ -200,7 +178,7 @@ def in_words_of_the_judge() -> Iterator[None]:
     try:
         yield
     except SynthieError as error:
-        told = str(error)
-        if "generation." not in told:
+        told = JudgeModelConfig.worded(str(error))
+        if told == str(error):
             raise
-        raise type(error)(told.replace("generation.", "judge.llm.")) from error
+        raise type(error)(told) from error

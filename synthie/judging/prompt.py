@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from synthie.errors import ConfigError
 from synthie.llm.conversation import Conversation, Exchange
-from synthie.llm.prompts import Fact, format_triplets
+from synthie.llm.prompts import Fact, format_triplets, prompt_names
 
 __all__ = ["JudgePrompt", "judge_prompt_names", "load_judge_prompt"]
 
@@ -148,8 +148,7 @@ def load_judge_prompt(name: str, folder: Path | None = None) -> JudgePrompt:
 
 def judge_prompt_names(folder: Path | None = None) -> list[str]:
     """All judge's prompts, as ``name/version``."""
-    folder = folder or _bundled()
-    return sorted(found.relative_to(folder).with_suffix("").as_posix() for found in folder.glob("*/*.yaml"))
+    return prompt_names(folder or _bundled())
 
 
 def _values(text: str, facts: Sequence[Fact], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kg.stage import MANIFEST, lock_owner, read_manifest
+from synthie.errors import InputError
 from synthie.judging.judgements import ESTIMATES_FILE, read_judgements
 
-__all__ = ["Fault", "estimates", "faults"]
+__all__ = ["Fault", "estimates", "faults", "require_current", "require_judges"]
 
 
 class Fault(NamedTuple):
@@ -17,6 +19,40 @@ class Fault(NamedTuple):
 
     check: str  # contradicted | absent | extra_fact
     detail: str
+
+
+def require_current(judge: Path, texts: Path) -> None:
+    """Refuse judgements that are not, or not any more, those of the texts; that nobody judges is no fault.
+
+    Args:
+        judge, texts: folders of the stages.
+
+    Raises:
+        InputError: judging was begun and not finished, or the texts have changed since.
+    """
+    if not (judge / MANIFEST).exists():
+        if lock_owner(judge) is not None:
+            raise InputError(f"Judging the texts was begun and not finished: {judge / MANIFEST} is missing. {_MEND}")
+        return
+    judged = read_manifest(judge).inputs.get("texts")
+    if judged is not None and judged != read_manifest(texts).output_hash:
+        raise InputError(f"The texts in {texts} have changed since they were judged in {judge}. {_MEND}")
+
+
+def require_judges(judge: Path, names: Sequence[str]) -> None:
+    """Refuse judgements that lack one of the judges in ``names``.
+
+    Raises:
+        InputError: it has not judged, or judging is not finished.
+    """
+    if names and (missing := [name for name in names if name not in read_manifest(judge).config["judges"]]):
+        raise InputError(f"judge.judges names '{missing[0]}', but that judge has not judged in {judge}. {_MEND}")
+
+
+_MEND = (
+    "Run 'synthie judge' with its settings again (what is answered is not asked again; earlier settings bring the "
+    "earlier judgements back), or let nobody judge: synthie judge --set 'judge.judges=[]' (the answers are kept)."
+)
 
 
 def faults(judge: Path) -> dict[str, list[Fault]]:

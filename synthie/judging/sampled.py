@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kg.graph import KnowledgeGraph
+from kg.catalogue import Catalogue
 from synthie.errors import InputError
 from synthie.records import Mention, Triplet
 from synthie.texts.questions import TripletSet, TripletSets
@@ -65,7 +65,7 @@ class SampledTexts(TripletSets):
     """
 
     def __init__(self, graph: Path, texts: Path, sizes: dict[str, int | None], *, seed: int) -> None:
-        self.graph = KnowledgeGraph.open(graph)
+        self.graph = Catalogue.open(graph)
         self.node = lru_cache(1 << 16)(self._node)
         self.negatives = 0
         self._parts: list[tuple[str, Path, np.ndarray]] = []  # gate, file, bool[rows]
@@ -142,8 +142,8 @@ def _lots(path: Path, seed: int) -> np.ndarray:
     """uint64[rows]: where each text stands in the random order."""
     try:
         keys = pq.read_table(path, columns=["request_key"])["request_key"].to_pylist()
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error}. Run the texts stage again.") from error
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"Cannot read {path}: {str(error).rstrip('.')}. Run the texts stage again.") from error
     digests = (hashlib.blake2b(f"{seed}:judge:{key}".encode(), digest_size=8).digest() for key in keys)
     return np.frombuffer(b"".join(digests), np.uint64)
 

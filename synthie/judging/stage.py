@@ -16,11 +16,10 @@ from synthie.errors import InputError
 from synthie.judging.config import JudgeConfig
 from synthie.judging.estimates import estimate_quality
 from synthie.judging.judgements import ESTIMATES_FILE, read_judgements
-from synthie.judging.llm import LlmJudge, check_model, in_words_of_the_judge
+from synthie.judging.llm import LlmJudge, check_judge, in_words_of_the_judge
 from synthie.judging.local import judge_by_entailment, judge_by_extractor
 from synthie.judging.prompt import JudgePrompt, load_judge_prompt
 from synthie.judging.sampled import SampledTexts
-from synthie.judging.spending import left_for_judging
 from synthie.judging.tables import estimates_page
 from synthie.llm.endpoint import Secrets
 from synthie.llm.limits import Gate
@@ -55,7 +54,7 @@ def judge_texts(
         graph, texts: folders of the earlier stages.
         folder: where the judgements go.
         seed: of the run; decides about the sample.
-        max_usd: what the texts and all judging in ``folder`` together may cost, in US dollars.
+        max_usd: what all judging in ``folder`` together may cost, in US dollars.
         progress: told the texts judged.
         secrets, gate: see `synthie.generate.generate_texts`.
 
@@ -78,9 +77,8 @@ def judge_texts(
             raise InputError(f"{texts} holds no text to judge. Generate texts first, or raise judge.n_rejected.")
         for name in config.judges:
             if name == "llm":
-                check_model(config.llm, sampled)
-                budget = left_for_judging(max_usd, texts)
-                llm = LlmJudge(config.llm, prompt, sampled, folder, seed=seed, max_usd=budget)
+                check_judge(config.llm, sampled)
+                llm = LlmJudge(config.llm, prompt, sampled, folder, seed=seed, max_usd=max_usd)
                 llm.judge(progress, secrets, gate)
             elif name == "extractor":
                 judge_by_extractor(config, sampled, folder, progress)
@@ -100,7 +98,7 @@ def judge_texts(
             seed=seed if config.judges else None,
             work=work,
             keep=_KEPT,
-            redo=config.llm.retry_failed and any_failures(folder / "failures.jsonl"),
+            redo="llm" in config.judges and config.llm.retry_failed and any_failures(folder / "failures.jsonl"),
         )
 
 
@@ -122,7 +120,13 @@ def _settings(config: JudgeConfig) -> dict[str, Any]:
 def _inputs(config: JudgeConfig, prompt: JudgePrompt, graph: Path, texts: Path) -> dict[str, str]:
     if not config.judges:
         return {}
-    inputs = {"graph": read_manifest(graph).output_hash, "texts": read_manifest(texts).output_hash}
+    told = read_manifest(texts)
+    inputs = {"graph": read_manifest(graph).output_hash, "texts": told.output_hash}
+    if told.inputs["graph"] != inputs["graph"]:
+        raise InputError(
+            f"The texts in {texts} tell of another graph than the one in {graph}. Run the stages between them again: "
+            "texts that are paid for are not asked for again where their sets stay the same."
+        )
     if "llm" in config.judges:
         inputs |= {"prompt": prompt.hash, "endpoint": endpoint_identity(config.llm)}
     if "extractor" in config.judges and config.extractor:

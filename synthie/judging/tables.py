@@ -34,7 +34,8 @@ def estimates_tables(estimates: dict[str, Any]) -> list[ReportTable]:
         if judge["gate_errors"] is not None:
             tables.append(_gate(name, judge["gate_errors"]))
         accepted = judge["gates"]["accepted"]
-        tables.append(_parts(f"By number of triplets, judge {name}", "triplets", accepted["by_size"], _size))
+        if accepted["by_size"]:
+            tables.append(_parts(f"By number of triplets, judge {name}", "triplets", accepted["by_size"], _size))
         if accepted["by_style"]:
             tables.append(_parts(f"By style, judge {name}", "style", accepted["by_style"], _style))
         if accepted["worst_relations"]:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from isal import igzip
 
 from synthie.errors import InputError
+from synthie.exchange.forms import as_synthie
 from synthie.publishing.rows import DATASET_SCHEMA
 
 __all__ = ["Shard", "ShardWriter", "clear_shards", "link_shards", "read_shards", "shards_of"]
@@ -31,8 +32,10 @@ _ROWS_PER_GROUP = 10_000
 _ROWS_AS_OBJECTS = 1_000
 _READ_ROWS = 8_192
 _NAME = re.compile(r"data/(?P<split>\w+)-(?P<number>\d{5})(?:-of-\d{5})?\.parquet")
-_SYNTHIE = ("id", "text", "triplets", "entities", "relations")
-_DIGESTED = (*_SYNTHIE, "topic", "request_key", "faults", "withheld")
+_DIGESTED = (
+    *("id", "text", "triplets", "entities", "relations"),
+    *("topic", "request_key", "faults", "withheld"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,7 @@ class ShardWriter:
             for row in batch.to_pylist():
                 self.last_id = max(self.last_id, row["id"])
                 self._digest.update(self._encoder.encode(row))
-                for entity in row["entities"]:
-                    del entity["mention_start_index"]
-                self._jsonl.write(self._encoder.encode({name: row[name] for name in _SYNTHIE}) + b"\n")
+                self._jsonl.write(self._encoder.encode(as_synthie(row)) + b"\n")
         self._rows += len(table)
         if self._rows >= _ROWS_PER_FILE:
             self._end_shard()

@@ -37,10 +37,13 @@ COVERAGE = coverage_report(
 class Folders:
     """A run's folders up to the texts, with the rows that a test wants."""
 
-    def __init__(self, folder: Path, model: str = "synthie-rules", first: int = 0) -> None:
+    def __init__(
+        self, folder: Path, model: str = "synthie-rules", first: int = 0, quality: Mapping[str, Any] | None = None
+    ) -> None:
         self.graph, self.sets, self.texts, self.dataset = (folder / name for name in ("kg", "sets", "texts", "dataset"))
         self.judge = folder / "judge"
         self._model = model
+        self._quality = QualityConfig(**(quality or {}))
         self._first = first  # number of the first set
         self._rows: list[dict[str, Any]] = []
         self._lost: list[str] = []
@@ -50,10 +53,11 @@ class Folders:
         split: str,
         keys: Sequence[Key],
         reasons: Sequence[str] = (),
-        text: str = "Ada was born.",
+        text: str | None = None,
         mentions: Mapping[str, int] | None = None,
     ) -> None:
-        row = _sample(self._first + len(self._rows), split, keys, reasons, text)
+        number = self._first + len(self._rows)
+        row = _sample(number, split, keys, reasons, f"Text {number} tells {number}." if text is None else text)
         for entity in row["entities"] if mentions else ():
             entity["mention_start_index"] = mentions[entity["uri"]]
         self._rows.append(row)
@@ -94,7 +98,7 @@ class Folders:
         _stage("kg", self.graph, {}, _write_graph)
         _stage("sets", self.sets, {"n_sets": len(self._rows), "first": self._first}, self._write_sets)
         generation = GenerationConfig(model=self._model).fingerprinted()
-        settings = {"generation": generation, "quality": QualityConfig().fingerprinted()}
+        settings = {"generation": generation, "quality": self._quality.fingerprinted()}
         prompt = load_prompt(generation["prompt"])
         used = {"prompt": prompt.hash}
         if any(row["topic"] for row in self._rows):

@@ -199,6 +199,9 @@ def test_synthie_jsonl_is_read(tmp_path: Path, ending: str) -> None:
         ("a.jsonl", b'{"id": 1}\n', "Line 1 of .*a.jsonl"),
         ("a.txt", b"", "no file of records"),
         ("a.jsonl.gz", b"x", ""),
+        ("b.jsonl.gz", gzip.compress(b"\n" * 9)[:-9], "b.jsonl.gz is damaged behind line"),
+        ("c.jsonl.gz", gzip.compress(b"")[:10] + b"\xff" * 20, "c.jsonl.gz is damaged behind line 0"),
+        ("d.jsonl", b'{"id": 1, "text": "\xff", "triplets": []}', "Line 1 of .*d.jsonl"),
     ],
 )
 def test_a_file_that_holds_no_records_is_an_error_with_its_name(
@@ -223,6 +226,21 @@ def test_a_data_set_of_a_run_shares_the_verdicts_of_its_run(tmp_path: Path) -> N
     with served(run / "dataset") as client:
         assert verdict(client, 1, "reject").status_code == 200
     assert hand_verdicts(run / "texts") == {key(1): "reject"}
+
+
+def test_what_a_label_leaves_out_is_shown_and_is_of_the_set(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    whole = record(1)
+    cut = whole | {"triplets": whole["triplets"][:1], "withheld": whole["triplets"][1:]}
+    schema = SAMPLE_SCHEMA.append(pa.field("withheld", SAMPLE_SCHEMA.field("triplets").type))
+    rows = [cut, record(2) | {"withheld": []}]
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "cut.parquet")
+    with served(tmp_path / "cut.parquet", run) as client:
+        pairs = client.get("/api/pairs").json()["pairs"]
+    assert [(left["id"], right["id"], left["withheld"]) for left, right in pairs] == [
+        (1, 1, ["Bruno Rossi 1 | place of death | Bern"]),
+        (2, 2, []),
+    ]
 
 
 # --- While a run writes ------------------------------------------------------------------------------------------
@@ -437,6 +455,16 @@ def test_verdicts_are_exported_as_csv_and_jsonl(judge: httpx.Client) -> None:
     assert judge.get("/api/verdicts.xml").status_code == 404
 
 
+def test_each_of_two_sides_has_an_export_of_its_own(tmp_path: Path) -> None:
+    with served(make_run(tmp_path / "one"), make_run(tmp_path / "two")) as client:
+        verdict(client, 1, "accept")
+        verdict(client, 2, "reject", side=1)
+        sides = [client.get("/api/verdicts.jsonl", params={"side": side}) for side in range(3)]
+        assert [json.loads(side.text)["verdict"] for side in sides[:2]] == ["accept", "reject"]
+        assert "hand-verdicts-2.jsonl" in sides[1].headers["content-disposition"]
+        assert (sides[2].status_code, sides[2].json()) == (400, {"error": "There is no side 2."})
+
+
 # --- Safety ------------------------------------------------------------------------------------------------------
 
 
@@ -524,6 +552,12 @@ def test_the_command_exports_verdicts(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         assert "1 verdict" in result.output
         assert key(2) in (tmp_path / name).read_text()
+
+
+def test_the_command_exports_no_comparison(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["browse", "a", "--compare", "b", "--export", str(tmp_path / "mine.csv")])
+    assert isinstance(result.exception, SynthieError)
+    assert "in a call of its own" in str(result.exception)
 
 
 def test_the_command_refuses_an_export_without_a_form(tmp_path: Path) -> None:

@@ -334,6 +334,22 @@ def test_test_records_with_an_entity_withheld_are_a_split_of_their_own_if_asked_
     assert "| test_withheld |" in folders.card()
 
 
+def test_the_seed_decides_which_entity_the_withheld_test_records_lack(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    folders.add("train", [BORN])
+    for _ in range(20):
+        folders.add("test", [BORN, BORN_IN, SPOUSE])
+    folders.build(withheld_test=True)
+    first = [row["withheld"] for row in folders.rows("test_withheld")]
+    folders.publish(withheld_test=True, seed=1)
+    assert [row["withheld"] for row in folders.rows("test_withheld")] != first
+
+
+def test_withheld_test_records_that_are_asked_for_and_cannot_be_are_an_error(folders: Folders) -> None:
+    with pytest.raises(InputError, match="The split test_withheld would be empty"):
+        folders.build(withheld_test=True)
+
+
 def test_texts_that_a_judge_finds_faulty_are_dropped_or_flagged(folders: Folders) -> None:
     folders.write()
     folders.judge_as({5: "contradicted", 6: "stated"})

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dataset_world import BORN, BORN_IN, SPOUSE, Folders
@@ -147,6 +148,125 @@ def test_what_cannot_be_continued_is_named(monday: Folders, tmp_path: Path, wron
     told = {"nothing": "no finished data set", "run": "Did you mean .*monday/dataset", "itself": "writes to"}
     with pytest.raises(ConfigError, match=told[wrong]):
         tuesday.build(continue_from=str(places[wrong]))
+
+
+def change_statistics(folders: Folders, **changes: Any) -> None:
+    path = folders.dataset / "statistics.json"
+    kept = {name: value for name, value in (folders.statistics() | changes).items() if value is not None}
+    path.write_text(json.dumps(kept))
+
+
+def test_data_of_a_time_when_the_whole_cost_was_not_kept_are_continued_and_the_card_says_so(
+    monday: Folders, tmp_path: Path
+) -> None:
+    change_statistics(monday, spent_usd=None, spent_usd_is_all=None)
+    tuesday = tuesday_after(monday, tmp_path)
+    tuesday.build(continue_from=str(monday.dataset))
+    assert tuesday.statistics()["spent_usd"] == 0.75
+    assert "for at least $0.75" in tuesday.card()
+    assert "What all tries took for the first of the versions is not on record." in tuesday.card()
+    wednesday = Folders(tmp_path / "wednesday", first=6)
+    wednesday.add("train", [("Q2", "P26", "Q1")])
+    wednesday.build(continue_from=str(tuesday.dataset))
+    assert "for at least $1.00" in wednesday.card()
+
+
+def test_the_cost_of_data_that_kept_it_is_told_without_reserve(monday: Folders) -> None:
+    assert "at least $" not in monday.card()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"quality": None},
+            r"statistics\.json lacks 'quality', so an earlier version .* has made it\. Delete its mani",
+        ),
+        ({"import": {"form": "rebel"}}, "its records are imported"),
+    ],
+)
+def test_what_a_data_set_lacks_to_be_continued_is_named(
+    monday: Folders, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    change_statistics(monday, **changes)
+    with pytest.raises(ConfigError, match=f"monday/dataset cannot be continued: .*{told}"):
+        tuesday_after(monday, tmp_path).build(continue_from=str(monday.dataset))
+
+
+def test_a_data_set_of_another_graph_is_not_continued(monday: Folders, tmp_path: Path) -> None:
+    path = monday.dataset / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"inputs": {"graph": "another"}}))
+    with pytest.raises(ConfigError, match="cannot be continued: it was made from another graph"):
+        tuesday_after(monday, tmp_path).build(continue_from=str(monday.dataset))
+
+
+TOLD = "Ada Ørsted, who was born in Bern in the year of 1879, later married a man by the name of Zoltán Kiss."
+
+
+def told_twice(tmp_path: Path, **quality: Any) -> tuple[Folders, Folders]:
+    """A data set, and a run that tells one of its texts to the letter, one nearly so, and one anew."""
+    monday = Folders(tmp_path / "monday")
+    monday.add("train", [SPOUSE])
+    monday.add("test", [BORN, SPOUSE], text=TOLD)
+    monday.build()
+    tuesday = Folders(tmp_path / "tuesday", first=2, quality=quality)
+    tuesday.add("train", [BORN, BORN_IN], text=TOLD)
+    tuesday.add("train", [BORN_IN], text=TOLD.replace("later", "then"))
+    tuesday.add("train", [BORN])
+    return monday, tuesday
+
+
+def test_new_texts_that_repeat_earlier_ones_are_left_out(tmp_path: Path) -> None:
+    monday, tuesday = told_twice(tmp_path, near_duplicate=0.6)
+    tuesday.build(continue_from=str(monday.dataset))
+    assert [row["id"] for row in tuesday.rows()] == [0, 4]
+    assert tuesday.statistics()["verdicts"]["repeats_left_out"] == 2
+    assert "| repeats a text of an earlier version, so left out | 2 | 40.0% |" in tuesday.card()
+
+
+def test_only_texts_as_similar_as_the_quality_gate_says_are_repetitions(tmp_path: Path) -> None:
+    monday, tuesday = told_twice(tmp_path, near_duplicate=1.0)
+    tuesday.build(continue_from=str(monday.dataset))
+    assert [row["id"] for row in tuesday.rows()] == [0, 3, 4]
+
+
+def test_repetitions_of_earlier_texts_are_flagged_where_the_quality_gate_only_flags_them(tmp_path: Path) -> None:
+    monday, tuesday = told_twice(tmp_path, near_duplicate=0.6, actions={"near_duplicate": "flag"})
+    tuesday.build(continue_from=str(monday.dataset))
+    faults = {row["id"]: row["faults"] for row in tuesday.rows()}
+    assert faults == {
+        0: [],
+        3: [{"check": "near_duplicate", "detail": "Nearly the same text as that of set 1 of an earlier version."}],
+        4: [],
+    }
+    assert "| repeats a text of an earlier version, so flagged | 1 | 20.0% |" in tuesday.card()
+
+
+def test_a_person_may_keep_a_text_that_repeats_an_earlier_one(tmp_path: Path) -> None:
+    monday, tuesday = told_twice(tmp_path)
+    tuesday.write()
+    tuesday.say(2, "accept")
+    tuesday.publish(continue_from=str(monday.dataset))
+    assert [row["id"] for row in tuesday.rows()] == [0, 2, 3, 4]
+
+
+def test_a_run_that_adds_only_repetitions_is_an_error_that_says_so(tmp_path: Path) -> None:
+    monday, _ = told_twice(tmp_path)
+    tuesday = Folders(tmp_path / "other", first=2)
+    tuesday.add("train", [BORN, BORN_IN], text=TOLD)
+    with pytest.raises(InputError, match="1 texts repeat those of the data set that is continued"):
+        tuesday.build(continue_from=str(monday.dataset))
+
+
+def test_negatives_are_continued_too(monday: Folders, tmp_path: Path) -> None:
+    tuesday = tuesday_after(monday, tmp_path)
+    tuesday.add_negative("train", "Q2")
+    tuesday.build(continue_from=str(monday.dataset))
+    wednesday = Folders(tmp_path / "wednesday", first=7)
+    wednesday.add_negative("train", "Q3")
+    wednesday.build(continue_from=str(tuesday.dataset))
+    assert wednesday.statistics()["splits"]["train"]["negatives"] == 2
+    assert [row["topic"] for row in wednesday.rows()] == [None, None, None, "Q2", "Q3"]
 
 
 def test_a_damaged_history_is_named(monday: Folders) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from kg.build import build_graph
 from kg.config import GraphConfig
 from synthie.cli import app
-from synthie.errors import ConfigError, InputError
+from synthie.errors import ConfigError, InputError, StorageError
 from synthie.exchange.exporting import export
 from synthie.exchange.forms import TARGETS, Target, read_chat_target
 from synthie.exchange.importing import import_records, split_of
@@ -130,6 +130,25 @@ def test_the_rebel_form_has_boundaries_that_hold_the_surface_form(folders: Folde
 def test_a_split_that_is_not_there_is_named(folders: Folders, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no split 'validation'; it has train, test"):
         export(folders.dataset, tmp_path, "chat", splits=["validation"])
+
+
+def test_a_data_set_is_not_exported_over_itself(folders: Folders) -> None:
+    before = (folders.dataset / "train.jsonl.gz").read_bytes()
+    with pytest.raises(ConfigError, match="the data set itself"):
+        export(folders.dataset, folders.dataset / "data" / "..", "chat", compress=True)
+    assert (folders.dataset / "train.jsonl.gz").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_named(folders: Folders, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"Cannot write .*file/out"):
+        export(folders.dataset, tmp_path / "file" / "out", "chat")
+
+
+def test_damaged_statistics_are_named(folders: Folders, tmp_path: Path) -> None:
+    (folders.dataset / "statistics.json").write_text("{")
+    with pytest.raises(InputError, match=r"statistics\.json is damaged"):
+        export(folders.dataset, tmp_path / "out", "chat")
 
 
 def test_an_unfinished_data_set_is_not_exported(tmp_path: Path) -> None:

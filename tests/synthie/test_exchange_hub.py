@@ -53,6 +53,13 @@ def test_a_push_creates_a_private_repository_with_the_files_and_a_tag(hub: FakeH
     assert (pushed.files, pushed.uploaded) == (7, 7)
 
 
+def test_what_a_build_that_was_killed_has_left_is_not_uploaded(hub: FakeHub, folders: Folders) -> None:
+    (folders.dataset / ".previous").mkdir()
+    (folders.dataset / ".previous" / "train.jsonl.gz").write_bytes(b"old")
+    push(folders.dataset, "me/data")
+    assert hub.files == published(folders.dataset)
+
+
 def test_the_hub_checks_the_metadata_of_the_card(hub: FakeHub, folders: Folders) -> None:
     push(folders.dataset, "me/data")
     assert "POST /api/validate-yaml" in hub.requests

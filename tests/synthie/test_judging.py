@@ -1,4 +1,4 @@
-"""The judge stage: every answer is paid once, none that cannot be read counts, the run's budget is one."""
+"""The judge stage: every answer is paid once, and none that cannot be read counts."""
 
 from __future__ import annotations
 
@@ -20,18 +20,16 @@ from typer.testing import CliRunner
 
 from kg.stage import read_manifest
 from synthie.cli import app
-from synthie.config import GenerationConfig, JudgeConfig, JudgeModelConfig, LocalServerConfig, RunConfig
-from synthie.errors import BudgetError, ConfigError, IncompleteError, InputError
+from synthie.config import GenerationConfig, JudgeConfig, JudgeModelConfig, LocalServerConfig
+from synthie.errors import AuthenticationError, ConfigError, IncompleteError, InputError
 from synthie.judging.answers import read_answer
 from synthie.judging.prompt import judge_prompt_names, load_judge_prompt
 from synthie.judging.reading import estimates, faults
 from synthie.judging.sampled import SampledTexts
-from synthie.judging.spending import left_for_judging, left_for_texts
 from synthie.judging.stage import judge_texts
-from synthie.llm.journal import Journal, read_journal
+from synthie.llm.journal import Journal
 from synthie.llm.local import MODEL, LocalServer
 from synthie.llm.prompts import Fact
-from synthie.pipeline import Run
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 60
@@ -154,6 +152,12 @@ def test_every_text_is_as_likely_to_be_drawn(world: Path) -> None:
         ('Sure!\n```json\n{"verdicts": {"1": "stated", "2": "stated"}, "extra": []}\n```\nDone {ok}', ["stated"] * 2),
         ('{"verdicts": ["contradicted", "stated"], "extra": []}', ["contradicted", "stated"]),
         ('{a} {"note": 1} {"verdicts": {"1": "absent", "2": "absent"}, "extra": []}', ["absent"] * 2),
+        (
+            'Perhaps {"verdicts": {"1": "stated", "2": "stated"}, "extra": []}? No:\n'
+            '{"verdicts": {"1": "stated", "2": "absent"}, "extra": []}',
+            ["stated", "absent"],
+        ),
+        ('{"verdicts": {"1": "stated", "2": "stated"}, "extra": []} {"verdicts": {"1": "stated"}, "extra": []}', None),
         ('{"verdicts": {"1": "stated"}, "extra": []}', None),
         ('{"verdicts": {"1": "stated", "2": "stated", "3": "stated"}, "extra": []}', None),
         ('{"verdicts": {"1": "stated", "2": "maybe"}, "extra": []}', None),
@@ -234,52 +238,7 @@ def test_texts_without_an_answer_are_not_judged_and_too_many_of_them_are_an_erro
     assert {row["problem"] for row in judgements(tmp_path)} == {None, "no answer"}
 
 
-# --- Money and interruptions ----------------------------------------------------------------------------------------
-
-
-def test_texts_and_judging_share_one_budget(world: Path, tmp_path: Path) -> None:
-    with ScriptedEndpoint(literal_judge) as server:
-        spent = read_journal(world / "texts" / "journal").spent_usd
-        assert spent > 0
-        with pytest.raises(BudgetError, match="budget is used up"):
-            judge(world, tmp_path, judging(server, concurrency=4), max_usd=spent)
-        assert server.completions == 0
-        room = 0.002
-        with pytest.raises(BudgetError):
-            judge(world, tmp_path, judging(server, concurrency=4), max_usd=spent + room)
-        first = server.completions
-        assert 0 < first < SETS
-        assert 0 < read_journal(tmp_path / "journal").spent_usd <= room
-        judge(world, tmp_path, judging(server, concurrency=4), max_usd=1.0)
-        assert server.completions == SETS
-    judged = read_journal(tmp_path / "journal").spent_usd
-    assert left_for_texts(1.0, tmp_path) == pytest.approx(1.0 - judged)
-    assert left_for_judging(1.0, world / "texts") == pytest.approx(1.0 - spent)
-    assert left_for_texts(judged / 2, tmp_path) == 0.0
-
-
-def test_a_run_gives_each_stage_what_the_other_has_left(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with ScriptedEndpoint(literal_judge) as server:
-        judge(world, tmp_path / "judge", judging(server))
-    given: dict[str, float] = {}
-    monkeypatch.setattr(
-        "synthie.generate.generate_texts", lambda *args, max_usd, **options: given.update(texts=max_usd)
-    )
-    monkeypatch.setattr("synthie.generate.ask_pilot", lambda *args, max_usd, **options: given.update(pilot=max_usd))
-    run = Run(RunConfig(run=str(tmp_path), max_usd=3.0))
-    run.generate_texts()
-    run.estimate_cost(pilot=5)
-    spent = read_journal(tmp_path / "judge" / "journal").spent_usd
-    assert spent > 0
-    assert given == {"texts": 3.0 - spent, "pilot": 3.0 - spent}
-
-
-def test_nothing_is_published_before_the_judges_that_are_asked_for_have_judged(tmp_path: Path) -> None:
-    run = Run(RunConfig(run=str(tmp_path), judge=JudgeConfig(judges=["llm"])))
-    with pytest.raises(InputError, match="judge holds no finished stage"):
-        run.build_dataset()
+# --- Interruptions --------------------------------------------------------------------------------------------------
 
 
 def test_kill_9_loses_no_judgement_and_none_is_paid_for_twice(world: Path, tmp_path: Path) -> None:
@@ -421,7 +380,14 @@ def test_all_bundled_prompts_of_judges_are_valid() -> None:
     assert len({load_judge_prompt(name).hash for name in judge_prompt_names()}) == 1
 
 
-def test_errors_speak_of_the_options_of_the_judge(world: Path, tmp_path: Path) -> None:
+def test_texts_of_another_graph_are_not_judged(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="another graph"):
+        judge_texts(JudgeConfig(judges=["llm"]), world / "sets", world / "texts", tmp_path, seed=0, max_usd=0.0)
+
+
+def test_errors_and_events_speak_of_the_options_of_the_judge(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for options, told in (
         ({"model": "nobody-knows"}, r"judge\.llm\.input_usd_per_million"),
         ({"base_url": "ftp://nowhere"}, r"judge\.llm\.base_url must be"),
@@ -430,6 +396,13 @@ def test_errors_speak_of_the_options_of_the_judge(world: Path, tmp_path: Path) -
         model = JudgeModelConfig(**{"base_url": "http://127.0.0.1:9/v1", "model": "gpt-4o-mini", **options})  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match=told):
             judge(world, tmp_path, JudgeConfig(judges=["llm"], llm=model))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong")
+    with (
+        ScriptedEndpoint(lambda seen: Reply.error(401)) as server,
+        pytest.raises(AuthenticationError, match=r"judge\.llm\.headers"),
+    ):
+        judge(world, tmp_path, judging(server, n_samples=1))
+    assert "judge.llm.headers" in json.loads((tmp_path / "events.jsonl").read_text().splitlines()[-1])["reason"]
 
 
 @pytest.mark.parametrize(

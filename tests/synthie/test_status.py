@@ -121,7 +121,7 @@ def test_a_running_stage_is_seen_from_another_process(killed: tuple[dict[str, An
     assert [event["event"] for event in seen["texts"]["events"]] == ["lane_down"]
     json.dumps(seen)
     for words in (
-        "Texts: 250 of 1,000 (25.0%) · 12.5 a second · 1 min 00 s left",
+        "Texts: 250 of 1,000 texts (25.0%) · 12.5 a second · 1 min 00 s left",
         "spent     $0.000000005 of at most $1,250.00 · likely $2.00 in all",
         "answered 240 · failed 2 · in flight 31 of at most 32",
         "123,456 in · 7,890 out",
@@ -159,9 +159,45 @@ def test_a_finished_run_shows_what_it_cost(tmp_path: Path) -> None:
     write_snapshot(tmp_path / "texts/progress.json", snapshot(done=1_000))
     assert state_of(status(tmp_path), "texts") == "finished"
     text = shown(tmp_path)
-    assert "Texts: 1,000 of 1,000 (100.0%)\n" in text
+    assert "Texts: 1,000 of 1,000 texts (100.0%)\n" in text
     assert "spent     $0.000000005 of at most $1,250.00\n" in text
     assert "process" not in text
+
+
+def test_what_judging_costs_is_shown_beside_the_texts_and_added_up(tmp_path: Path) -> None:
+    stage(tmp_path, "texts", _write_texts)
+    assert status(tmp_path)["judge"] is None
+    assert "Spent in all" not in shown(tmp_path)
+
+    def work(folder: Path) -> dict[str, Any]:
+        with Journal(folder / "journal") as journal:
+            journal.charge(2 * 10**12, "an expensive verdict")
+        write_snapshot(folder / "progress.json", snapshot(done=100, total=400, max_usd=3.0, projected_usd=8.0))
+        (folder / "failures.jsonl").write_text('{"id": 1}\n')
+        text = shown(tmp_path)
+        assert "Judge: 100 of 400 texts (25.0%) · 12.5 a second" in text
+        assert "spent     $2.00 of at most $3.00 · likely $8.00 in all" in text
+        assert "1 texts got no judgement: judge/failures.jsonl has the reasons" in text
+        return {}
+
+    stage(tmp_path, "judge", work)
+    seen = status(tmp_path)
+    assert seen["judge"]["spent_usd"] == 2.0
+    assert seen["spent_usd"] == pytest.approx(2.0 + seen["texts"]["spent_usd"], abs=1e-12)
+    assert shown(tmp_path).endswith("\nSpent in all: $2.00")
+
+
+def test_news_of_an_earlier_process_is_not_taken_for_that_of_the_one_that_runs(tmp_path: Path) -> None:
+    def work(folder: Path) -> dict[str, Any]:
+        write_snapshot(folder / "progress.json", snapshot(pid=1, time=time.time() - 3_700))
+        assert state_of(status(tmp_path), "texts") == "running"
+        text = shown(tmp_path)
+        assert "Texts: 250 of 1,000 texts (25.0%)\n" in text
+        for words in ("in flight", "left", "hangs"):
+            assert words not in text
+        return {}
+
+    stage(tmp_path, "texts", work)
 
 
 def test_a_finished_stage_that_works_again_is_running(tmp_path: Path) -> None:

@@ -197,7 +197,11 @@ function showAgreement() {
     }
     parts.push(". ");
   }
-  parts.push("Export ", make("a", { href: "api/verdicts.csv", download: "", text: "CSV" }), " ", make("a", { href: "api/verdicts.jsonl", download: "", text: "JSONL" }));
+  overview.sides.forEach((side, number) => {
+    if (!side.agreement.judged) return;
+    const link = (ending) => make("a", { href: `api/verdicts.${ending}?side=${number}`, download: "", text: ending.toUpperCase() });
+    parts.push(comparing() ? `Export ${side.name}: ` : "Export ", link("csv"), " ", link("jsonl"), " ");
+  });
   if (judged.length) told($("agreement"), ...parts);
 }
 
@@ -336,9 +340,10 @@ function recordOf(record, side, colours = coloursOf(record), isPair = false) {
     record.split ? make("span", { text: record.split.replaceAll("_", " ") }) : null);
   const isTopicKnown = record.topic && !record.triplets.length;
   const topic = isTopicKnown ? make("p", { cls: "topic", text: `States no triplet; its topic is ${record.topic}.` }) : null;
+  const left = record.withheld.length ? make("p", { cls: "topic", text: `The label leaves out: ${record.withheld.join("; ")}.` }) : null;
   const found = (entity) => entity.found;
   const body = make("div", { cls: "body" }, isPair ? sideName(record, side) : null, meta, textOf(record, colours),
-    isPair ? null : tripletList(record, colours, found), topic);
+    isPair ? null : tripletList(record, colours, found), topic, left);
   item.element = make("article", { cls: "record", tabindex: "-1", "aria-label": `Set ${record.id}, ${record.verdict} by the checks` }, body, reasonList(record));
   const below = make("div", { cls: "body" }, actions(item), make("p", { cls: "note-text", hidden: "" }));
   item.element.append(below);
@@ -358,8 +363,9 @@ function pairOf([left, right]) {
   const sides = [recordOf(left, 0, colours, true), recordOf(right, 1, colours, true)];
   const foundBy = (record) => new Set(record.entities.filter((entity) => entity.found).map((entity) => entity.uri));
   const [inLeft, inRight] = [foundBy(left), foundBy(right)];
+  const fuller = left.triplets.length < right.triplets.length ? right : left; // a label may leave some out
   const element = make("section", { cls: "pair", "aria-label": `Set ${left.id}` },
-    tripletList({ ...left, reasons: [] }, colours, (entity) => inLeft.has(entity.uri) || inRight.has(entity.uri)),
+    tripletList({ ...fuller, reasons: [] }, colours, (entity) => inLeft.has(entity.uri) || inRight.has(entity.uri)),
     make("div", { cls: "columns" }, ...sides.map((side) => side.element)));
   return { element, sides };
 }

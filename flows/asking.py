@@ -1,6 +1,6 @@
-"""The texts stage as it goes on, in Prefect: the artifact "cost", and its events for the event feed and automations.
+"""Texts and judge as they go on, in Prefect: their cost as an artifact, their events for the feed and automations.
 
-Both are read from the files that the stage writes anyway: ``progress.json`` and ``events.jsonl``.
+Both are read from the files that the stages write anyway: ``progress.json`` and ``events.jsonl``.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.events import emit_event
 
-from flows.costs import cost_so_far
+from flows.costs import COSTS, cost_of_the_run, cost_so_far
 from synthie.texts.snapshot import Snapshot, read_snapshot
+from synthie.texts.status import RunWatch
 
-__all__ = ["TextsWatch"]
+__all__ = ["AskingWatch"]
 
 _SECONDS_BETWEEN_COSTS = 30.0
 
 
-class TextsWatch:
-    """Called every few seconds, shows what has changed in the folder of the texts stage."""
+class AskingWatch:
+    """Called every few seconds, shows what has changed in the folder of a stage that asks an LLM."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._run = RunWatch(folder.parent)
         self._started = time.time()
         self._artifact: UUID | None = None
         self._shown = 0.0  # time of the snapshot that is shown
@@ -54,9 +56,11 @@ class TextsWatch:
         return snapshot if snapshot.pid == os.getpid() and snapshot.time >= self._started else None
 
     def _show(self, snapshot: Snapshot) -> None:
-        markdown = f"# Cost of the texts so far\n\nFiles: `{self._folder}`\n\n{cost_so_far(snapshot)}"
+        key, title = COSTS[self._folder.name]
+        parts = [f"# {title} so far", f"Files: `{self._folder}`", cost_so_far(snapshot)]
+        markdown = "\n\n".join([*parts, *cost_of_the_run(self._run.look())])
         if self._artifact is None:
-            created = create_markdown_artifact(markdown, key="cost", description="Cost of the texts so far")
+            created = create_markdown_artifact(markdown, key=key, description=f"{title} so far")
             assert isinstance(created, UUID), "a thread without an event loop gets the synchronous result"
             self._artifact = created
         else:
@@ -80,7 +84,7 @@ class TextsWatch:
     def _emit(self, event: dict[str, Any]) -> None:
         run = self._folder.parent
         emit_event(
-            f"synthie.texts.{event.pop('event')}",
+            f"synthie.{self._folder.name}.{event.pop('event')}",
             resource={"prefect.resource.id": f"synthie.run.{run.name}", "prefect.resource.name": str(run)},
             occurred=datetime.fromisoformat(event.pop("time")),
             payload=event,
