@@ -281,7 +281,8 @@ CHATTER = re.compile(
 CHATTER_WORDS = _set_of(
     """
     ai intelligence language assistant sorry unable able cannot cant can wont apologize apologise have hope happy
-    let feel please triplet triple input prompt fact information detail data above below state describe include convey mention
+    let feel please triplet triple input prompt fact information detail data above below state
+    describe include convey mention
     """
 )
 
