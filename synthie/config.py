@@ -232,7 +232,26 @@ class ExtractorConfig(Settings):
     )
 
 
-class PredictionConfig(Settings):
+class DecodingRules(Settings):
+    """What triplets of constrained outputs must obey beyond having names of the world."""
+
+    max_triplets: int | None = Field(
+        default=None, ge=1, description="Most triplets of a constrained output. Empty: as many as it has tokens for."
+    )
+    no_repeats: bool = Field(default=False, description="Let a constrained output state no triplet twice.")
+    fitting_types: bool = Field(
+        default=False,
+        description="Let a constrained output join only what fits: relations that the graph has with a class of the "
+        "subject, and objects of a class that it has with the relation.",
+    )
+
+    @property
+    def any(self) -> bool:
+        """Whether a rule holds."""
+        return bool(self.max_triplets or self.no_repeats or self.fitting_types)
+
+
+class PredictionConfig(DecodingRules):
     """How the trained extractor decodes the evaluated split."""
 
     NOT_FINGERPRINTED: ClassVar[frozenset[str]] = frozenset({"device"})
@@ -253,15 +272,6 @@ class PredictionConfig(Settings):
         default="lowest",
         description="Which of several entities with the same written name is meant: the one with the lowest number, or "
         "the one with the most triples in the graph.",
-    )
-    max_triplets: int | None = Field(
-        default=None, ge=1, description="Most triplets of a constrained output. Empty: as many as it has tokens for."
-    )
-    no_repeats: bool = Field(default=False, description="Let a constrained output state no triplet twice.")
-    fitting_types: bool = Field(
-        default=False,
-        description="Let a constrained output join only what fits: relations that the graph has with a class of the "
-        "subject, and objects of a class that it has with the relation.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where to decode. auto: on a GPU if there is one."

@@ -7,15 +7,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from synthie.commands.command import DEFAULT_RUN, RunFolder, progress_bar
+from synthie.config import DecodingRules
 from synthie.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    from synthie.extractor.predict import Extractor
     from synthie.extractor.streaming import TextRecord
+    from synthie.extractor.world import Meant
     from synthie.records import Prediction
 
 __all__ = ["extract", "serve_extractor"]
@@ -33,6 +36,15 @@ _World = Annotated[
     typer.Option(help="Write names of this world instead (synthie world build FOLDER --extractor …)."),
 ]
 _Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto is the GPU if there is one.")]
+_Meant = Annotated[
+    Literal["lowest", "most_linked"],
+    typer.Option(help="Of several entities of one name: the lowest id, or the one with the most triples in the graph."),
+]
+_MaxTriplets = Annotated[int | None, typer.Option(min=1, help="Most triplets of an output.")]
+_NoRepeats = Annotated[bool, typer.Option("--no-repeats", help="State no triplet twice.")]
+_FittingTypes = Annotated[
+    bool, typer.Option("--fitting-types", help="Join only relations and entities whose classes the graph has together.")
+]
 
 
 def extract(
@@ -62,6 +74,10 @@ def extract(
     batch_size: _BatchSize = 32,
     device: _Device = "auto",
     world: _World = None,
+    meant: _Meant = "lowest",
+    max_triplets: _MaxTriplets = None,
+    no_repeats: _NoRepeats = False,
+    fitting_types: _FittingTypes = False,
     constrained: Annotated[
         bool, typer.Option(help="Allow only the graph's entities and relations in the output.")
     ] = True,
@@ -72,11 +88,15 @@ def extract(
 
     Example: synthie extract --file articles.jsonl.gz --output triplets.jsonl
     """
-    from synthie.extractor.predict import Extractor
     from synthie.extractor.streaming import extract_all, line_of
 
     records = _records(texts, file, is_json=jsonl)
-    extractor = Extractor.open(run / "extractor", device=_device(device), world=world)
+    rules = DecodingRules(max_triplets=max_triplets, no_repeats=no_repeats, fitting_types=fitting_types)
+    if not constrained and (rules.any or world):
+        raise ConfigError(
+            "--no-constrained lets the model write what it likes, so no world or rule holds. Leave out one."
+        )
+    extractor = _open(run, device, world, meant, rules)
     options: dict[str, Any] = {"beams": beams, "candidates": candidates, "constrained": constrained}
 
     def predict(records: Iterable[TextRecord]) -> Iterator[tuple[TextRecord, Prediction]]:
@@ -86,7 +106,7 @@ def extract(
         for record, prediction in predict(records):
             typer.echo(line_of(record, prediction) if json_lines else _for_reading(record.text, prediction))
     else:
-        _write(output, records, predict, run / "extractor", options)
+        _write(output, records, predict, run / "extractor", world, options | rules.model_dump() | {"meant": meant})
 
 
 def serve_extractor(
@@ -96,6 +116,10 @@ def serve_extractor(
     batch_size: _BatchSize = 32,
     device: _Device = "auto",
     world: _World = None,
+    meant: _Meant = "lowest",
+    max_triplets: _MaxTriplets = None,
+    no_repeats: _NoRepeats = False,
+    fitting_types: _FittingTypes = False,
     max_texts: Annotated[int, typer.Option(min=1, help="Most texts in a request.")] = 64,
     max_characters: Annotated[int, typer.Option(min=1, help="Longest text.")] = 20_000,
     queue: Annotated[int, typer.Option(min=1, help="Most texts that may wait, of all requests.")] = 1_024,
@@ -109,7 +133,6 @@ def serve_extractor(
 
     Then: curl http://127.0.0.1:8030/extract -d '{"texts": ["Albert Einstein was born in Ulm."]}'
     """
-    from synthie.extractor.predict import Extractor
     from synthie.extractor.serving.batching import Options
     from synthie.extractor.serving.server import ExtractorServer, Limits, listen
 
@@ -117,7 +140,8 @@ def serve_extractor(
         raise ConfigError(f"--queue {queue} has no room for one request of --max-texts {max_texts}. Raise the one.")
     key = _key(api_key_env)
     listener = listen(port)
-    extractor = Extractor.open(run / "extractor", device=_device(device), world=world)
+    rules = DecodingRules(max_triplets=max_triplets, no_repeats=no_repeats, fitting_types=fitting_types)
+    extractor = _open(run, device, world, meant, rules)
     beams = beams or extractor.beams
     limits = Limits(max_texts, max_characters, beams=max(beams, Limits().beams), queued_texts=queue)
 
@@ -128,6 +152,14 @@ def serve_extractor(
     typer.echo(f"Serve the extractor of {run} at {server.url} (Ctrl-C stops)")
     sys.stdout.flush()
     server.run()
+
+
+def _open(run: Path, device: str, world: Path | None, meant: Meant, rules: DecodingRules) -> Extractor:
+    from synthie.extractor.predict import Extractor
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {device} is none of auto, cpu and cuda.")
+    return Extractor.open(run / "extractor", device=device, world=world, meant=meant, rules=rules)
 
 
 def _key(variable: str | None) -> str | None:
@@ -162,11 +194,19 @@ def _records(texts: list[str] | None, file: Path | None, *, is_json: bool) -> It
     return chain([first], records)
 
 
-def _write(output: Path, records: Iterator[TextRecord], predict: Any, folder: Path, options: dict[str, Any]) -> None:
-    from kg.stage import read_manifest
+def _write(
+    output: Path,
+    records: Iterator[TextRecord],
+    predict: Any,
+    folder: Path,
+    world: Path | None,
+    options: dict[str, Any],
+) -> None:
+    from kg.stage import file_digest, read_manifest
     from synthie.extractor.streaming import write_file
 
-    identity = {"extractor": read_manifest(folder).output_hash, **options}
+    files = sorted(path for path in world.rglob("*") if path.is_file()) if world else []
+    identity = {"extractor": read_manifest(folder).output_hash, "world": [*map(file_digest, files)], **options}
     try:
         with progress_bar("extract") as progress:
             kept = write_file(
@@ -179,12 +219,6 @@ def _write(output: Path, records: Iterator[TextRecord], predict: Any, folder: Pa
         raise typer.Exit(_INTERRUPTED) from None
     before = f" ({kept.before:,} of them before)" if kept.before else ""
     typer.echo(f"{output}: {kept.texts:,} texts{before}, {kept.triplets:,} triplets", err=True)
-
-
-def _device(name: str) -> str:
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {name} is none of auto, cpu and cuda.")
-    return name
 
 
 def _for_reading(text: str, prediction: Prediction) -> str:

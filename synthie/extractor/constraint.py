@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor
 
+from synthie.config import DecodingRules
 from synthie.extractor.linearization import END
-from synthie.extractor.rules import Rules, RuleTables
+from synthie.extractor.rules import RuleTables
 from synthie.extractor.world import NIL, World
 
 __all__ = ["Automaton", "TrieConstraint", "prefix_allowed_tokens_fn"]
@@ -35,9 +36,12 @@ class Automaton:
         world: names and linearization.
         device: where the model decodes. On the CPU the trie stays memory-mapped.
         rules: what else must hold of the triplets; None: nothing.
+
+    Raises:
+        InputError: the world does not know what the rules need.
     """
 
-    def __init__(self, world: World, device: torch.device | str = "cpu", rules: Rules | None = None) -> None:
+    def __init__(self, world: World, device: torch.device | str = "cpu", rules: DecodingRules | None = None) -> None:
         trie = world.trie
         self._vocabulary, self._roots = trie.vocabulary, trie.roots
         self._keys, self._offsets, self._terminal = (
@@ -57,7 +61,7 @@ class Automaton:
         self._places = torch.arange(min(_NARROW, max(1, int(degrees.max()))), device=device)
         self._marker_places = torch.arange(max(1, world.most_marker_children), device=device)
         self.padding = [world.pad, *world.markers[END]]
-        self._rules = RuleTables(rules, world, device) if rules else None
+        self._rules = RuleTables(rules, world, device) if rules and rules.any else None
         start = torch.tensor(world.start, device=device)
         self.start = torch.cat((start, self._rules.start)) if self._rules else start
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kg.stage import Manifest, Progress, no_progress, read_manifest, run_stage
-from synthie.config import PredictionConfig
+from synthie.config import DecodingRules, PredictionConfig
 from synthie.errors import InputError
 from synthie.extractor.examples import split_files
 from synthie.extractor.linearization import END, MARKER
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import torch
 
     from synthie.extractor.constraint import Automaton
-    from synthie.extractor.rules import Rules
 
 __all__ = ["Extractor", "predict_split"]
 
@@ -66,7 +65,7 @@ class Extractor:
         device: str = "auto",
         world: Path | None = None,
         meant: Meant = "lowest",
-        rules: Rules | None = None,
+        rules: DecodingRules | None = None,
     ) -> Extractor:
         """Open what the training stage wrote.
 
@@ -288,10 +287,7 @@ def predict_split(
         records = list(islice(_records(dataset, config.split), config.max_records))
         if not records:
             raise InputError(f"The {config.split} split of {dataset} is empty; draw more triplet sets.")
-        from synthie.extractor.rules import Rules
-
-        rules = Rules(max_triplets=config.max_triplets, no_repeats=config.no_repeats, types=config.fitting_types)
-        model = Extractor.open(extractor, device=config.device, meant=config.meant, rules=rules.or_none)
+        model = Extractor.open(extractor, device=config.device, meant=config.meant, rules=config)
         counts: dict[str, Any] = {"records": len(records)}
         for number, mode in enumerate(_MODES):
             parts = []

@@ -6,8 +6,8 @@ written breaks the rule; a name that breaks it cannot be closed by a marker.
 
 * ``max_triplets``: after so many triplets the output must end.
 * ``no_repeats``: no triplet twice.
-* ``types``: a relation must have been seen with a class of the subject, an object must have a class that was seen
-  with the relation (see `synthie.extractor.classes`). On a GPU this one waits for the device in each step.
+* ``fitting_types``: a relation must have been seen with a class of the subject, an object must have a class that was
+  seen with the relation (see `synthie.extractor.classes`). On a GPU this one waits for the device in each step.
 
 Rules together, or a world in which a relation has no other object left, can forbid every way on; such an output
 ends there, and its open triplet is dropped.
@@ -18,32 +18,18 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 
-from kg.stage import Settings
+from synthie.config import DecodingRules
 from synthie.errors import InputError
 from synthie.extractor.linearization import END
 from synthie.extractor.trie import Trie
 from synthie.extractor.type_sets import TypeSets
 from synthie.extractor.world import NIL, World
 
-__all__ = ["RuleTables", "Rules"]
+__all__ = ["RuleTables"]
 
 _SLOT, _NAME, _MARKER, _ENDED, _SUBJECT, _RELATION, _COUNT, _TRIPLETS = range(8)  # columns of a state
 _REMEMBERED = 64  # latest triplets that are not repeated; outputs of 256 tokens have no more than 51
-
-
-class Rules(Settings):
-    """Which rules hold."""
-
-    max_triplets: int | None = Field(default=None, ge=1, description="Most triplets of an output.")
-    no_repeats: bool = Field(default=False, description="Whether an output states no triplet twice.")
-    types: bool = Field(default=False, description="Whether classes of subject and object must fit the relation.")
-
-    @property
-    def or_none(self) -> Rules | None:
-        """None where no rule is on."""
-        return None if self == Rules() else self
 
 
 class RuleTables:
@@ -53,7 +39,7 @@ class RuleTables:
         InputError: the types rule is asked for, but the world knows no classes.
     """
 
-    def __init__(self, rules: Rules, world: World, device: torch.device | str) -> None:
+    def __init__(self, rules: DecodingRules, world: World, device: torch.device | str) -> None:
         slots = list(world.form.slots)
         self._rules = rules
         self._subject, self._relation, self._object = (slots.index(name) for name in ("subject", "relation", "object"))
@@ -71,7 +57,7 @@ class RuleTables:
             parents = world.trie.keys // world.trie.vocabulary
             self._ordered = torch.from_numpy(parents * self._names + first[self._roots :]).to(device)
             self._parents = torch.from_numpy(parents).to(device)
-        if rules.types:
+        if rules.fitting_types:
             if world.types is None:
                 raise InputError(
                     "The rule that types must fit needs the classes of the nodes, which this world does not know. "
@@ -110,7 +96,7 @@ class RuleTables:
             roots = torch.where(full, self._last_roots[slot], roots)
         if self._rules.no_repeats:
             may_end = may_end & ~((self._used(state) == name[:, None]) & (name[:, None] != NIL)).any(1)
-        if self._rules.types:
+        if self._rules.fitting_types:
             may_end = may_end & (~self._typed(state) | self._types.fit_name(name, self._wanted(state)))
         return roots, may_end
 
@@ -118,7 +104,7 @@ class RuleTables:
         """Take away, in float[rows, vocabulary + 1], the tokens with which the name must break a rule."""
         if self._rules.no_repeats:
             penalty.scatter_(1, self._exhausted(state), -torch.inf)
-        if self._rules.types:
+        if self._rules.fitting_types:
             name = torch.where(self._typed(state), state[:, _NAME], NIL)
             first = self._offsets[name].long()
             count = self._offsets[name + 1] - first

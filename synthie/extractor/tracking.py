@@ -41,9 +41,9 @@ def choose_trackers(asked: list[str] | None) -> list[str]:
 
 
 def start_trackers(accelerator: Accelerator, settings: Preset, asked: list[str] | None) -> None:
-    """Begin a run with each tracker, under the settings; a warning says so if TensorBoard was hoped for in vain."""
+    """Begin a run with each tracker, under the settings; the log tells where TensorBoard was hoped for in vain."""
     if asked is None and not accelerator.log_with and accelerator.is_main_process:
-        log.warning(
+        log.info(
             "no tracker follows this training, for TensorBoard is not installed (pip install 'synthie[tensorboard]'); "
             "the curve will be in training.json and training_curve.png. extractor.trackers=[] asks for none"
         )

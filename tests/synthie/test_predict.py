@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from synthie.cli import app
 from synthie.config import ExtractorConfig, PredictionConfig
-from synthie.errors import InputError
+from synthie.errors import ConfigError, InputError
 from synthie.evaluation.readers import read_records
 from synthie.extractor import predict
 from synthie.extractor.predict import Extractor, predict_split
@@ -162,6 +162,37 @@ def test_the_command_writes_what_the_class_finds(
     for text in (out.read_text(), printed.stdout):
         assert [json.loads(line) for line in text.splitlines()] == json.loads(json.dumps(expected))
     assert [record.id for record in read_records(out)] == sorted(row["id"] for row in expected)
+
+
+def test_the_command_keeps_to_rules(run: Path, records: list[dict[str, Any]]) -> None:
+    text = next(row["text"] for row in records if len(row["triplets"]) == 2)
+    arguments = ["extract", text, "--run", str(run), "--device", "cpu", "--json"]
+    found = [
+        len(json.loads(CliRunner().invoke(app, [*arguments, *rule]).stdout)["triplets"])
+        for rule in ([], ["--max-triplets", "1"])
+    ]
+    assert found == [2, 1]
+    refused = CliRunner().invoke(app, [*arguments, "--max-triplets", "1", "--no-constrained"])
+    assert isinstance(refused.exception, ConfigError)
+
+
+def test_another_world_names_other_entities(run: Path, tmp_path: Path) -> None:
+    texts, out = tmp_path / "texts.txt", tmp_path / "triplets.jsonl"
+    texts.write_text("Ada Lovelace was born in Ulm.\n" * 2)
+    people, relations = tmp_path / "people.tsv", tmp_path / "relations.tsv"
+    people.write_text("Q1\tAda Lovelace\nQ2\tUlm\n")
+    relations.write_text("P19\tplace of birth\n")
+    few = tmp_path / "few"
+    lists = ["--entities", str(people), "--relations", str(relations)]
+    built = CliRunner().invoke(app, ["world", "build", str(few), *lists, "--extractor", str(run / "extractor")])
+    assert built.exit_code == 0, built.output
+    arguments = ["extract", "--run", str(run), "--file", str(texts), "--device", "cpu", "--output", str(out)]
+    found = []
+    for world in ([], ["--world", str(few)]):
+        told = CliRunner().invoke(app, [*arguments, *world])
+        assert told.exit_code == 0, told.output
+        found.append({triplet["subject"]["uri"] for line in out.open() for triplet in json.loads(line)["triplets"]})
+    assert found == [{"Q10"}, {"Q1"}]
 
 
 def test_the_server_answers_what_the_class_finds(extractor: Extractor, records: list[dict[str, Any]]) -> None:

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_constraint import END, PAD, both_forms, make_world, token_sets
 
+from synthie.config import DecodingRules
 from synthie.errors import InputError
 from synthie.extractor.classes import TypeTable
 from synthie.extractor.constraint import Automaton
 from synthie.extractor.linearization import Form
-from synthie.extractor.rules import Rules, name_ranges
+from synthie.extractor.rules import name_ranges
 from synthie.extractor.world import World
 
 steady = settings(deadline=None, max_examples=15)
@@ -68,7 +69,12 @@ class Definition:
 
 
 def walk(
-    world: World, rules: Rules, definition: Definition, data: st.DataObject, fits: Callable[..., bool], steps: int = 40
+    world: World,
+    rules: DecodingRules,
+    definition: Definition,
+    data: st.DataObject,
+    fits: Callable[..., bool],
+    steps: int = 40,
 ) -> None:
     automaton = Automaton(world, rules=rules)
     state, prefix = automaton.start[None], list[int]()
@@ -93,7 +99,7 @@ def test_no_triplet_is_repeated_and_only_repeating_tokens_are_withheld(
     def fits(slot: str, before: list[Triplet], found: dict[str, int], number: int) -> bool:
         return slot != "object" or (found["subject"], found["relation"], number) not in before
 
-    walk(world, Rules(no_repeats=True), Definition(world, nodes, relations), data, fits)
+    walk(world, DecodingRules(no_repeats=True), Definition(world, nodes, relations), data, fits)
 
 
 @both_forms
@@ -103,7 +109,7 @@ def test_an_output_ends_after_the_most_triplets(
     form: Form, nodes: list[list[int]], most: int, choices: list[int]
 ) -> None:
     world = make_world(form, nodes, [[7], [8, 9]])
-    automaton, free = Automaton(world, rules=Rules(max_triplets=most)), Automaton(world)
+    automaton, free = Automaton(world, rules=DecodingRules(max_triplets=most)), Automaton(world)
     state, plain, prefix = automaton.start[None], free.start[None], list[int]()
     for choice in choices:
         allowed, unruled = (
@@ -143,12 +149,12 @@ def test_relations_and_objects_have_classes_that_the_graph_has_seen_together(
         return slot == "subject" or found["relation"] in fitting(number, 2)
 
     world = replace(make_world(form, nodes, relations), types=table)
-    walk(world, Rules(types=True), Definition(world, nodes, relations), data, fits, steps=25)
+    walk(world, DecodingRules(fitting_types=True), Definition(world, nodes, relations), data, fits, steps=25)
 
 
 def test_where_rules_forbid_every_way_on_the_output_ends() -> None:
     world = make_world("subject_collapsed", [[7]], [[8]])
-    automaton = Automaton(world, rules=Rules(no_repeats=True))
+    automaton = Automaton(world, rules=DecodingRules(no_repeats=True))
     state = automaton.start[None]
     for token in [2, 3, 7, 2, 4, 8, 2, 5, 7, 2, 4, 8, 2, 5]:
         state = automaton.step(state, torch.tensor([token]))
@@ -158,7 +164,7 @@ def test_where_rules_forbid_every_way_on_the_output_ends() -> None:
 
 def test_a_world_without_classes_cannot_keep_to_them() -> None:
     with pytest.raises(InputError, match="does not know"):
-        Automaton(make_world("fully_expanded", [[7]], [[8]]), rules=Rules(types=True))
+        Automaton(make_world("fully_expanded", [[7]], [[8]]), rules=DecodingRules(fitting_types=True))
 
 
 @steady

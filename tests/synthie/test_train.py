@@ -489,6 +489,7 @@ def test_a_training_that_no_tracker_follows_says_so(
     inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(tracking, "get_available_trackers", list)
+    caplog.set_level("INFO", "synthie.extractor.tracking")
     for name, trackers in (("asked for none", []), ("asked for nothing", None)):
         assert not caplog.records
         train_extractor(CONFIG.model_copy(update={"steps": 1, "trackers": trackers}), *inputs, tmp_path / name, seed=0)
