@@ -50,10 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def up() -> None:
-    """Start server and worker, create the work pool and the deployments."""
+    """Start server and worker, create the work pool and the deployments, mark runs that died with their worker."""
     start_server()
     _prefect("work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
     _prefect("deploy", "--all")
+    from flows.recovery import mark_dead_runs
+
+    if dead := mark_dead_runs():
+        print(f"{dead} flow runs, sub-flows included, died with their worker; they are marked as crashed.")
     _start("worker", ["worker", "start", "--pool", WORK_POOL, "--type", "process", "--name", "local"])
     print(f"Prefect is ready: {_url()}\nRun the pipeline:  .venv/bin/prefect deployment run synthie/generate --watch")
 

@@ -13,7 +13,7 @@ from scripted_endpoint import ScriptedEndpoint
 from texts_world import SETS, make_world
 
 from flows.limits import GlobalLimit
-from flows.synthie import texts_flow
+from flows.stages import texts_flow
 from synthie.config import GenerationConfig, RunConfig
 from synthie.errors import ConfigError, EndpointError
 from synthie.pipeline import Run

@@ -15,7 +15,7 @@ from scripted_endpoint import Reply, ScriptedEndpoint, Seen, faithful
 from texts_world import make_world
 
 from flows.keys import load_secret, main
-from flows.synthie import texts_flow
+from flows.stages import texts_flow
 from synthie.config import GenerationConfig, RunConfig
 from synthie.errors import AuthenticationError, ConfigError
 

@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.events.worker import EventsWorker
 
 from flows.runners import TaskMapper, with_absolute_paths
-from flows.synthie import kg_flow
+from flows.stages import kg_flow
 from kg.dump import Slice, plan_slices
 from kg.wikidata.ingest import ingest_slice
 from synthie.config import GraphConfig, RunConfig, RunnerConfig, load_config

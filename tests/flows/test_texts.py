@@ -14,12 +14,13 @@ from scripted_endpoint import Reply, ScriptedEndpoint
 from texts_world import SETS, make_world
 
 from flows.costs import cost_so_far
-from flows.synthie import texts_flow
+from flows.events import ErrorRate
+from flows.stages import texts_flow
 from flows.wording import progress_line
 from synthie.config import GenerationConfig, RunConfig
 from synthie.errors import BudgetError
 from synthie.money import usd
-from synthie.texts.snapshot import Snapshot
+from synthie.texts.snapshot import Snapshot, write_snapshot
 
 
 def artifacts(run: Path, key: str) -> list[Artifact]:
@@ -34,8 +35,19 @@ def artifacts(run: Path, key: str) -> list[Artifact]:
 
 def event(run: Path, name: str) -> dict[str, Any]:
     """An event of the texts stage, once the server has stored it."""
+    return stored(name, f"synthie.run.{run.name}")
+
+
+def asset_made(folder: Path) -> set[str]:
+    """The assets that a folder was made from, once the server has stored that it was made."""
+    made = stored("prefect.asset.materialization.succeeded", f"file://{folder}")
+    roles = (related for related in made["related"] if related["prefect.resource.role"] == "asset")
+    return {related["prefect.resource.id"] for related in roles}
+
+
+def stored(name: str, resource: str) -> dict[str, Any]:
     EventsWorker.drain_all()
-    wanted = {"filter": {"event": {"name": [name]}, "resource": {"id": [f"synthie.run.{run.name}"]}}}
+    wanted = {"filter": {"event": {"name": [name]}, "resource": {"id": [resource]}}}
     deadline = time.monotonic() + 240
     with get_client(sync_client=True) as client:
         while not (found := client.request("POST", "/events/filter", json=wanted).json()["events"]):
@@ -64,6 +76,8 @@ def test_a_run_shows_its_cost_as_it_goes_on_and_the_bill_at_its_end(prefect_serv
     assert f"| this run | {SETS} answers to {SETS + 2} calls in " in bill
     assert "| errors: 500 Internal Server Error | 2 |" in bill
     assert "| P19 | place of birth |" in bill
+    assert event(tmp_path, "synthie.texts.done")["payload"]["counts"]["sets"] == SETS
+    assert asset_made(tmp_path / "texts") == {f"file://{tmp_path}/kg", f"file://{tmp_path}/sets"}
     (progress,) = artifacts(tmp_path, "progress-texts")
     assert progress.description is not None
     assert f"{SETS} of {SETS}" in progress.description
@@ -77,6 +91,7 @@ def test_a_run_that_its_budget_stops_leaves_its_bill_and_an_event(prefect_server
     stopped = event(tmp_path, "synthie.texts.stopped")
     assert "BudgetError" in stopped["payload"]["reason"]
     assert "texts of" in json.dumps(stopped["related"]), "an automation finds the flow run"
+    assert event(tmp_path, "synthie.texts.budget")["payload"] == {"share": 1.0, "max_usd": 0.0005}
 
 
 def test_a_run_that_finds_its_work_done_shows_the_bill_only(prefect_server: None, tmp_path: Path) -> None:
@@ -90,6 +105,26 @@ def test_a_run_that_finds_its_work_done_shows_the_bill_only(prefect_server: None
         "Cost of the texts",
     ]
     assert len(artifacts(tmp_path, "progress-texts")) == 1
+
+
+def test_many_errors_are_an_event_and_so_is_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, float]] = []
+    monkeypatch.setattr("flows.events.tell", lambda kind, run, share, errors: told.append((kind, share)))
+    (tmp_path / "texts").mkdir()
+    watch, start = ErrorRate(tmp_path / "texts"), time.time()
+    for minute, answered, errors in (
+        (1, 10, {"500": 2}),  # too few to judge by
+        (2, 100, {"500": 30, "429": 5_000}),
+        (3, 110, {"500": 60}),
+        (4, 120, {"500": 90}),
+        (5, 220, {"500": 90}),
+    ):
+        snapshot = Snapshot(
+            time=start + 60 * minute, pid=1, host="h", done=0, total=1, answered=answered, errors=errors
+        )
+        write_snapshot(tmp_path / "texts/progress.json", snapshot)
+        watch()
+    assert told == [("texts.errors_high", 0.75), ("texts.errors_low", 0.0)]
 
 
 def test_what_is_done_is_not_expected_any_more() -> None:
