@@ -198,8 +198,8 @@ class World:
             )
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{folder} holds no trained extractor ({path.name} or world/ cannot be read: {error}). "
-                "Run the training stage first, or run it again if it was interrupted."
+                f"{folder} holds no trained extractor and no world ({path.name} or world/ cannot be read: {error}). "
+                "Run the training stage first, or again if it was interrupted; a world alone: synthie world build."
             ) from error
         return world if meant == "lowest" else world.preferring_linked()
 

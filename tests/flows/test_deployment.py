@@ -1,5 +1,9 @@
-"""The documented way on one machine: `up`, `prefect deployment run synthie/generate`, a killed run, `down`."""
+"""The documented way on one machine: `up`, `prefect deployment run synthie/generate`, a killed run, the UI, `down`.
 
+With ``SYNTHIE_SCREENSHOTS`` set to a folder, pictures of the UI's pages are kept there.
+"""
+
+import asyncio
 import json
 import os
 import socket
@@ -11,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from chromium import EXECUTABLE, Chromium
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = 200
@@ -36,8 +41,9 @@ class Prefect:
     def local(self, command: str) -> str:
         return self._call("flows.local", command)
 
-    def run(self, folder: Path, *options: str, latency_s: float) -> str:
+    def run(self, folder: Path, *options: str, latency_s: float, **further: str) -> str:
         parameters = {
+            **further,
             "run": str(folder),
             "sampling": {"n_sets": SETS, "round_size": 100},
             "generation": {"local": {"latency_s": latency_s}, "concurrency": 8},
@@ -100,3 +106,31 @@ def test_a_deployed_run_that_is_killed_resumes_when_it_is_run_again(prefect: Pre
 
 def test_starting_twice_is_harmless(prefect: Prefect) -> None:
     assert "Prefect is ready" in prefect.local("up")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium is installed (Debian: apt install chromium)")
+def test_the_ui_shows_the_form_a_run_and_its_artifacts(prefect: Prefect, tmp_path: Path) -> None:
+    prefect.run(tmp_path / "run", "--watch", "--watch-interval", "1", latency_s=0, until="sets")
+    pictures = Path(os.environ.get("SYNTHIE_SCREENSHOTS", tmp_path))
+    address = prefect.environment["PREFECT_API_URL"].removesuffix("/api")
+
+    async def look() -> None:
+        async with Chromium(tmp_path / "profile", height=2_000) as browser:
+            await browser.open(f"{address}/deployments")
+            run_page = """[...document.querySelectorAll("a")].find(
+                a => a.innerText.trim() === "generate" && a.href.includes("/deployments/deployment/"))?.href"""
+            await browser.open(f"{await browser.until(run_page)}/run")
+            await shown(browser, "Hard limit on what the run may cost", pictures / "form.png")
+            await browser.open(f"{address}/runs")
+            await shown(browser, f"{tmp_path}/run: {SETS} sets, to the sets", pictures / "runs.png")
+            await browser.open(f"{address}/artifacts")
+            await shown(browser, "Coverage of the triplet sets", pictures / "artifacts.png")
+
+    asyncio.run(look())
+
+
+async def shown(browser: Chromium, text: str, picture: Path) -> None:
+    """Wait until the page shows the text, and keep a picture of it."""
+    await browser.until(f"document.body?.innerText.includes({json.dumps(text)})")
+    await browser.screenshot(picture)
