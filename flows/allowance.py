@@ -9,7 +9,7 @@ on which it began.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists
 
 from synthie.config import RunConfig
 from synthie.errors import BudgetError, ConfigError
@@ -101,7 +102,8 @@ class _Day:
     @contextmanager
     def _account(self) -> Iterator[dict[str, list[float]]]:
         """The account, locked for all machines; stored when the context ends."""
-        self._client.upsert_global_concurrency_limit_by_name(_LOCK, 1)
+        with suppress(ObjectAlreadyExists):  # another run makes it at this moment
+            self._client.upsert_global_concurrency_limit_by_name(_LOCK, 1)
         with concurrency(_LOCK, strict=True):
             variable = self._client.read_variable_by_name(self._name)
             account: dict[str, Any] = {} if variable is None else dict(variable.value)  # type: ignore[arg-type]

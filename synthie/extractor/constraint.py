@@ -3,7 +3,7 @@
 The automaton of `World` runs on tensors, all beams at once: a step is one binary search for the children of up
 to three trie nodes of each beam, and the penalty, nothing or minus infinity, is scattered from their tokens; the
 few nodes with very many children have a stored row of it. Beams are reordered between two calls, so each takes
-over the state of its parent, found by comparing prefixes within its text. Nothing is read back to the host.
+over the state of its parent, found by comparing prefixes within its text. On a GPU nothing is read back to the host.
 """
 
 from __future__ import annotations
@@ -90,12 +90,35 @@ class Automaton:
         """Which tokens may follow each state: bool[rows, vocabulary]; without rules the same as `World.allowed`."""
         return self.penalty(state) == 0
 
+    def mask(self, scores: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        """Set the scores, float[rows, vocabulary], of tokens that may not follow to -inf, in place.
+
+        On a CPU, where reading back costs nothing, only scores that stay are touched. Elsewhere the penalty is added.
+        """
+        if self._rules is not None or scores.device.type != "cpu":
+            return scores.add_(self.penalty(state))
+        sources = self._sources(state)
+        stored = self._penalty_rows(sources[:, 0])
+        is_wide = stored < len(self._wide) - 1
+        names = torch.where(is_wide, NIL, sources[:, 0])[:, None]
+        most = int((self._offsets[names + 1] - self._offsets[names]).max())
+        tokens = torch.cat(
+            (self._children(names, self._places[:most]), self._children(sources[:, 1:], self._marker_places)), dim=1
+        )
+        places = tokens.clamp(max=self._vocabulary - 1)
+        kept = scores.gather(1, places).masked_fill_(tokens == self._vocabulary, -torch.inf)
+        wide = is_wide.nonzero().squeeze(1)
+        if len(wide):
+            scores.index_fill_(0, (~is_wide).nonzero().squeeze(1), -torch.inf)
+            scores.index_add_(0, wide, self._wide_penalties[:, :-1].index_select(0, stored[wide]))
+        else:
+            scores.fill_(-torch.inf)  # three times as fast
+        return scores.scatter_reduce_(1, places, kept, "amax")
+
     def penalty(self, state: torch.Tensor) -> torch.Tensor:
         """float[rows, vocabulary], to add to scores: 0 for the tokens that may follow each state, else -inf."""
         sources = self._sources(state)
-        name = sources[:, 0].contiguous()
-        wide = torch.searchsorted(self._wide, name)
-        penalty = self._wide_penalties.index_select(0, torch.where(self._wide[wide] == name, wide, len(self._wide) - 1))
+        penalty = self._wide_penalties.index_select(0, self._penalty_rows(sources[:, 0]))
         penalty.scatter_(1, self._children(sources[:, :1], self._places), 0.0)
         if self._rules is not None:
             self._rules.withhold(penalty, state)
@@ -103,6 +126,11 @@ class Automaton:
         if self._rules is not None:
             self._rules.rescue(penalty)
         return penalty[:, :-1]
+
+    def _penalty_rows(self, names: torch.Tensor) -> torch.Tensor:
+        """int64[rows]: the stored penalty of each trie node; the last one for narrow nodes."""
+        wide = torch.searchsorted(self._wide, names.contiguous())
+        return torch.where(self._wide[wide] == names, wide, len(self._wide) - 1)
 
     def _children(self, nodes: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """Tokens of the first children of each row's nodes int64[rows, n]: int64[rows, n * places].
@@ -145,8 +173,7 @@ class TrieConstraint(LogitsProcessor):
 
         Args:
             input_ids: int64[rows, length], the sequences so far; the first token is the decoder's start token.
-            scores: float[rows, vocabulary]; changed in place and returned. Adding a penalty takes a third of the
-                time of filling by a mask, which torch does not vectorise (1.5 and 4.7 ms for 80 beams of T5's).
+            scores: float[rows, vocabulary]; changed in place and returned.
         """
         if self._seen is None:
             self._state = self._automaton.start.expand(len(input_ids), -1)
@@ -155,7 +182,7 @@ class TrieConstraint(LogitsProcessor):
         else:
             self._state = self._automaton.step(self._inherit(self._seen, input_ids[:, :-1]), input_ids[:, -1])
         self._seen = input_ids
-        return scores.add_(self._automaton.penalty(self._state))
+        return self._automaton.mask(scores, self._state)
 
     def _inherit(self, before: torch.Tensor, prefixes: torch.Tensor) -> torch.Tensor:
         """The state of each row's parent: a row of the previous call with the same tokens, of the same text.
