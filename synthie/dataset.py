@@ -122,6 +122,7 @@ def _build(config: DatasetConfig, origin: Origin, earlier: Earlier | None, folde
         **split_statistics(folder, shards, drawn | {_WITHHELD: 0}),
         "quality": quality,
         "spent_usd": told["usd"] + (earlier.spent_usd if earlier else 0.0),
+        "judged_usd": origin.judged_usd + (earlier.statistics.get("judged_usd", 0.0) if earlier else 0.0),
         "spent_usd_is_all": earlier is None or earlier.is_cost_known,
         "verdicts": _verdict_figures(verdicts, repeats, before, faulty=config.judged_faulty),
         "estimates": _estimates(origin.judge),

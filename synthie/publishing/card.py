@@ -59,10 +59,19 @@ class Origin:
 
     def spent_usd(self, usd_of_texts: float) -> float:
         """What the run has paid for all of its texts, rejected and repeated tries included, as far as it is known."""
-        try:
-            return float(json.loads((self.texts / "cost.json").read_bytes())["spent_usd"])
-        except FileNotFoundError:
-            return usd_of_texts
+        return _spent_usd(self.texts, usd_of_texts)
+
+    @property
+    def judged_usd(self) -> float:
+        """What the run has paid for having texts judged."""
+        return _spent_usd(self.judge, 0.0) if self.judge else 0.0
+
+
+def _spent_usd(stage: Path, otherwise: float) -> float:
+    try:
+        return float(json.loads((stage / "cost.json").read_bytes())["spent_usd"])
+    except FileNotFoundError:
+        return otherwise
 
 
 def write_card(config: DatasetConfig, origin: Origin, statistics: Mapping[str, Any], folder: Path) -> None:

@@ -84,6 +84,7 @@ class Folders:
             tables, config = read_judgements(folder), JudgeConfig(judges=["llm"])
             told = estimate_quality(config, tables, {"accepted": len(self._rows)})
             (folder / ESTIMATES_FILE).write_text(json.dumps(told))
+            (folder / "cost.json").write_text(json.dumps({"spent_usd": 0.03 * len(rows)}))
             return {}
 
         run_stage("judge", self.judge, config={"verdicts": list(verdicts.items())}, inputs={}, seed=7, work=work)

@@ -359,6 +359,7 @@ def test_texts_that_a_judge_finds_faulty_are_dropped_or_flagged(folders: Folders
     assert "| judged faulty, so left out | 1 | 14.3% |" in card
     assert "| llm (`some-judge`) | 2 | 2 | 50.0% (" in card
     assert "| people, of SynthIE | | | 78.0% | 85.0% | |" in card
+    assert "Having texts judged took $0.06 more." in card
     assert folders.publish(judged_faulty="flag")["records"]["train"] == 4
     faults = {row["id"]: [fault["check"] for fault in row["faults"]] for row in folders.rows()}
     assert faults == {0: [], 2: [], 5: ["contradicted"], 6: []}
