@@ -191,7 +191,9 @@ def theirs(course: Course, seed: int) -> Race:
         trainer.pop_callback(_printer(trainer))
         trainer.train()
     tokens = [sum(size for size, _ in batches) for batches in _in_steps(seen, settings)]
-    losses = {entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry}
+    # T5 takes the number of tokens of the step but makes no use of it, so the Trainer adds up the batches' means.
+    batches = _batches(settings)
+    losses = {entry["step"]: entry["loss"] / batches for entry in trainer.state.log_history if "loss" in entry}
     accelerator = course.accelerator()
     network = Seq2Seq(model, course.tokenizer, settings, accelerator.device)
     return Race(
