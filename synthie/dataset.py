@@ -30,11 +30,9 @@ from synthie.publishing.shards import Shard, ShardWriter, clear_shards, link_sha
 from synthie.publishing.statistics import gate_figures, merge_gate_figures, split_statistics
 from synthie.publishing.versions import VERSIONS, next_versions, read_versions, write_versions
 from synthie.publishing.withholding import withhold
-from synthie.records import SPLITS
+from synthie.records import SPLITS, WITHHELD
 
 __all__ = ["DATASET_SCHEMA", "build_dataset"]
-
-_WITHHELD = "test_withheld"
 
 
 def build_dataset(
@@ -119,7 +117,7 @@ def _build(config: DatasetConfig, origin: Origin, earlier: Earlier | None, folde
     statistics: dict[str, Any] = {
         "version": versions[-1]["version"],
         "versions": versions,
-        **split_statistics(folder, shards, drawn | {_WITHHELD: 0}),
+        **split_statistics(folder, shards, drawn | {WITHHELD: 0}),
         "quality": quality,
         "spent_usd": told["usd"] + (earlier.spent_usd if earlier else 0.0),
         "judged_usd": origin.judged_usd + (earlier.statistics.get("judged_usd", 0.0) if earlier else 0.0),
@@ -152,7 +150,7 @@ def _write_records(
     old: list[Shard],
     seed: int,
 ) -> dict[str, ShardWriter]:
-    splits = [*drawn, *([_WITHHELD] if config.withheld_test and "test" in drawn else [])]
+    splits = [*drawn, *([WITHHELD] if config.withheld_test and "test" in drawn else [])]
     first = {split: sum(shard.split == split for shard in old) for split in splits}
     writers = {split: ShardWriter(folder, split, first[split]) for split in splits}
     for rows in published_rows(texts, verdicts, config.judged_faulty):
@@ -165,11 +163,11 @@ def _write_records(
 
 def _routed(config: DatasetConfig, rows: pa.Table, splits: list[str], seed: int) -> Iterator[tuple[str, pa.Table]]:
     for split in splits:
-        part = rows.filter(pc.equal(rows["split"], "test" if split == _WITHHELD else split))
-        if split == _WITHHELD:
+        part = rows.filter(pc.equal(rows["split"], "test" if split == WITHHELD else split))
+        if split == WITHHELD:
             part = withhold(part, 1.0, seed, only=True)
             index = part.schema.get_field_index("split")
-            part = part.set_column(index, part.schema.field(index), pa.array([_WITHHELD] * len(part), pa.string()))
+            part = part.set_column(index, part.schema.field(index), pa.array([WITHHELD] * len(part), pa.string()))
         elif split == "train" and config.withheld_share:
             part = withhold(part, config.withheld_share, seed)
         yield split, part
@@ -192,7 +190,7 @@ def _require_records(
     has_earlier: bool,
 ) -> None:
     """Every split has a record; where earlier data are continued it is enough that one has."""
-    empty = [split for split, writer in writers.items() if not writer.records and split != _WITHHELD]
+    empty = [split for split, writer in writers.items() if not writer.records and split != WITHHELD]
     if not empty or (has_earlier and len(empty) < len(drawn)):
         return
     split = empty[0]
@@ -213,9 +211,9 @@ def _require_records(
 
 
 def _require_withheld(shards: Sequence[Shard]) -> None:
-    if not any(shard.split == _WITHHELD for shard in shards):
+    if not any(shard.split == WITHHELD for shard in shards):
         raise InputError(
-            f"The split {_WITHHELD} would be empty: no text of test has several triplets of which some lack an entity "
+            f"The split {WITHHELD} would be empty: no text of test has several triplets of which some lack an entity "
             "of the others. Draw more or larger sets (sampling), or unset dataset.withheld_test."
         )
 

@@ -100,6 +100,8 @@ def _export(
             told = system.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise InputError(f"Cannot read the system message {system}: {error.strerror}.") from error
+        if not told:
+            raise InputError(f"The system message {system} is empty. Write one, or leave out --system.")
     counts = export(
         dataset or run / "dataset",
         out,

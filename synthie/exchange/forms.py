@@ -42,7 +42,7 @@ def as_chat(target: Target, system: str | None = None) -> Callable[[Record], Rec
         target: how the assistant writes triplets.
         system: the system message; None for one that describes the task and ``target``.
     """
-    told = system or f"{_TASK}{_ANSWERS[target]}or with '{_NONE}' if it states none."
+    told = f"{_TASK}{_ANSWERS[target]}or with '{_NONE}' if it states none." if system is None else system
 
     def form(record: Record) -> Record:
         return {

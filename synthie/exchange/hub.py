@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kg.stage import read_manifest
 from synthie.errors import ConfigError, EndpointError
+from synthie.exchange.exporting import shards_in
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -56,16 +56,17 @@ def push(dataset: Path, repository: str, *, private: bool = True) -> Pushed:
     Raises:
         ConfigError: there is no token, or the library ``huggingface_hub`` is missing.
         EndpointError: the hub cannot be reached, or refuses.
-        InputError: the data set is not finished.
+        InputError: the data set is not finished, or the folder holds none.
     """
-    read_manifest(dataset)
+    shards_in(dataset)
     token = os.environ.get(TOKEN, "").strip()
     if not token:
         raise ConfigError(
             f"Set the environment variable {TOKEN} to a token with write access (huggingface.co/settings/tokens) to "
             "push a data set to the hub."
         )
-    version = json.loads((dataset / "statistics.json").read_bytes()).get("version", "")
+    statistics = dataset / "statistics.json"
+    version = json.loads(statistics.read_bytes()).get("version", "") if statistics.exists() else ""
     paths = sorted({path for pattern in _FILES for path in dataset.glob(pattern)})
     with _explained(repository, token) as api:
         url = api.create_repo(repository, repo_type=_KIND, private=private, exist_ok=True)

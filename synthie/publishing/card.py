@@ -22,6 +22,7 @@ from synthie.llm.pricing import PICODOLLARS, price_of
 from synthie.llm.prompts import Prompt, load_prompt
 from synthie.llm.service import MODEL as BUILT_IN_MODEL
 from synthie.money import usd
+from synthie.records import WITHHELD
 
 __all__ = ["Origin", "front_matter", "render", "write_card"]
 
@@ -131,7 +132,7 @@ def _card(config: DatasetConfig, origin: Origin, statistics: Mapping[str, Any]) 
     relations = list(statistics["relations"].items())
     versions = statistics["versions"]
     totals = {name: sum(split[name] for split in splits) for name in _SUMMED}
-    again = statistics["splits"].get("test_withheld", {"records": 0})["records"]  # they are in test, too
+    again = statistics["splits"].get(WITHHELD, {"records": 0})["records"]  # they are in test, too
     return render(
         "card.md.jinja",
         front_matter=front_matter(

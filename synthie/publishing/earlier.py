@@ -24,12 +24,12 @@ from synthie.config import Check, QualityConfig
 from synthie.errors import ConfigError, InputError
 from synthie.publishing.rows import part_tables
 from synthie.publishing.shards import Shard, read_shards, shards_of
+from synthie.records import WITHHELD
 from synthie.surface.repeats import find_repeats
 
 __all__ = ["Earlier", "RepeatPolicy", "Repeats"]
 
 _NEEDED = ("shards", "versions", "splits", "quality", "verdicts", "last_id")
-_WITHHELD = "test_withheld"  # the texts of test once more
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Earlier:
 
     def texts(self) -> Iterator[tuple[int, str]]:
         """(set's number, text) of every record, once."""
-        shards = (shard for shard in self.shards if shard.split != _WITHHELD)
+        shards = (shard for shard in self.shards if shard.split != WITHHELD)
         yield from _texts(read_shards(self.folder, shards, ["id", "text"]))
 
 

@@ -19,13 +19,14 @@ from synthie.errors import InputError
 from synthie.publishing.content import Content, Distinct, sums
 from synthie.publishing.rows import part_tables
 from synthie.publishing.shards import Shard, read_shards
+from synthie.records import WITHHELD
 
 __all__ = ["gate_figures", "merge_gate_figures", "split_statistics"]
 
 _COLUMNS = ["text", "triplets", "withheld", "entities", "relations", "topic", "faults"]
 _SUMS = ("input_tokens", "cached_input_tokens", "output_tokens", "usd")
 _QUANTILES = (0, 0.25, 0.5, 0.75, 1)
-_SAME_SETS = ("test", "test_withheld")  # the one holds records of the other with shorter labels
+_SAME_SETS = ("test", WITHHELD)  # the one holds records of the other with shorter labels
 
 
 def split_statistics(

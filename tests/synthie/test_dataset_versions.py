@@ -116,6 +116,17 @@ def test_the_cost_of_texts_counts_once_however_many_versions_are_made_of_them(tm
     assert folders.statistics()["spent_usd"] == 0.5
 
 
+def test_what_judging_cost_adds_up_over_versions(monday: Folders, tmp_path: Path) -> None:
+    assert "Having texts judged" not in monday.card()
+    monday.judge_as({0: "stated"})
+    monday.publish()
+    tuesday = tuesday_after(monday, tmp_path)
+    tuesday.write()
+    tuesday.judge_as({7: "stated", 8: "stated"})
+    tuesday.publish(continue_from=str(monday.dataset))
+    assert "Having texts judged took $0.09 more." in tuesday.card()
+
+
 def test_a_new_major_version_of_continued_data_tells_what_the_earlier_run_cost_too(
     monday: Folders, tmp_path: Path
 ) -> None:

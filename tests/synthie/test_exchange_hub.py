@@ -53,6 +53,12 @@ def test_a_push_creates_a_private_repository_with_the_files_and_a_tag(hub: FakeH
     assert (pushed.files, pushed.uploaded) == (7, 7)
 
 
+def test_a_folder_of_another_stage_is_not_pushed(hub: FakeHub, folders: Folders) -> None:
+    with pytest.raises(InputError, match="is no data set"):
+        push(folders.texts, "me/data")
+    assert hub.repositories == {}
+
+
 def test_what_a_build_that_was_killed_has_left_is_not_uploaded(hub: FakeHub, folders: Folders) -> None:
     (folders.dataset / ".previous").mkdir()
     (folders.dataset / ".previous" / "train.jsonl.gz").write_bytes(b"old")
