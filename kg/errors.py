@@ -43,15 +43,15 @@ class BusyError(SynthieError):
 _MENDS = {
     errno.ENOSPC: "The disk is full. Free some space and run the same command again; finished work is kept.",
     errno.EDQUOT: "The disk quota is used up. Free some space and run the same command again; finished work is kept.",
-    errno.EACCES: "The folder cannot be written. Give yourself the right to write there or choose another folder.",
-    errno.EPERM: "The folder cannot be written. Give yourself the right to write there or choose another folder.",
-    errno.EROFS: "The file system is read-only. Choose another folder.",
+    errno.EACCES: "The folder cannot be written. Give yourself the right to write there or choose another run folder.",
+    errno.EPERM: "The folder cannot be written. Give yourself the right to write there or choose another run folder.",
+    errno.EROFS: "The file system is read-only. Choose another run folder.",
     errno.EFBIG: "The file would exceed the size limit of the file system or of this process (ulimit -f). Raise the "
-    "limit or choose another folder, and run the same command again; finished work is kept.",
-    errno.EIO: "The storage reports a fault. Check it or choose another folder.",
-    errno.ENAMETOOLONG: "The path is too long. Choose another folder.",
-    errno.ENOTDIR: "A part of the path is a file, not a folder. Choose another folder.",
-    errno.EEXIST: "A file stands where a folder is needed. Move it away or choose another folder.",
+    "limit or choose another run folder, and run the same command again; finished work is kept.",
+    errno.EIO: "The storage reports a fault. Check it or choose another run folder.",
+    errno.ENAMETOOLONG: "The path is too long. Choose another run folder.",
+    errno.ENOTDIR: "A part of the path is a file, not a folder. Choose another run folder.",
+    errno.EEXIST: "A file stands where a folder is needed. Move it away or choose another run folder.",
 }
 
 
