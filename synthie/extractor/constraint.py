@@ -3,7 +3,7 @@
 The automaton of `World` runs on tensors, all beams at once: a step is one binary search for the children of up
 to three trie nodes of each beam, and the penalty, nothing or minus infinity, is scattered from their tokens; the
 few nodes with very many children have a stored row of it. Beams are reordered between two calls, so each takes
-over the state of its parent, found by comparing prefixes within its text. On a GPU nothing is read back to the host.
+over the state of its parent, found by comparing prefixes within its text. Nothing is read back to the host.
 """
 
 from __future__ import annotations
@@ -90,35 +90,18 @@ class Automaton:
         """Which tokens may follow each state: bool[rows, vocabulary]; without rules the same as `World.allowed`."""
         return self.penalty(state) == 0
 
-    def mask(self, scores: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-        """Set the scores, float[rows, vocabulary], of tokens that may not follow to -inf, in place.
+    def penalty(self, state: torch.Tensor, room: torch.Tensor | None = None) -> torch.Tensor:
+        """What to add to scores: 0 for the tokens that may follow each state, else -inf.
 
-        On a CPU, where reading back costs nothing, only scores that stay are touched. Elsewhere the penalty is added.
+        Args:
+            state: int64[rows, columns].
+            room: float[rows, vocabulary + 1] to write to. New memory in each step costs as much as all the rest.
+
+        Returns:
+            float[rows, vocabulary].
         """
-        if self._rules is not None or scores.device.type != "cpu":
-            return scores.add_(self.penalty(state))
         sources = self._sources(state)
-        stored = self._penalty_rows(sources[:, 0])
-        is_wide = stored < len(self._wide) - 1
-        names = torch.where(is_wide, NIL, sources[:, 0])[:, None]
-        most = int((self._offsets[names + 1] - self._offsets[names]).max())
-        tokens = torch.cat(
-            (self._children(names, self._places[:most]), self._children(sources[:, 1:], self._marker_places)), dim=1
-        )
-        places = tokens.clamp(max=self._vocabulary - 1)
-        kept = scores.gather(1, places).masked_fill_(tokens == self._vocabulary, -torch.inf)
-        wide = is_wide.nonzero().squeeze(1)
-        if len(wide):
-            scores.index_fill_(0, (~is_wide).nonzero().squeeze(1), -torch.inf)
-            scores.index_add_(0, wide, self._wide_penalties[:, :-1].index_select(0, stored[wide]))
-        else:
-            scores.fill_(-torch.inf)  # three times as fast
-        return scores.scatter_reduce_(1, places, kept, "amax")
-
-    def penalty(self, state: torch.Tensor) -> torch.Tensor:
-        """float[rows, vocabulary], to add to scores: 0 for the tokens that may follow each state, else -inf."""
-        sources = self._sources(state)
-        penalty = self._wide_penalties.index_select(0, self._penalty_rows(sources[:, 0]))
+        penalty = torch.index_select(self._wide_penalties, 0, self._penalty_rows(sources[:, 0]), out=room)
         penalty.scatter_(1, self._children(sources[:, :1], self._places), 0.0)
         if self._rules is not None:
             self._rules.withhold(penalty, state)
@@ -166,6 +149,7 @@ class TrieConstraint(LogitsProcessor):
     def __init__(self, automaton: Automaton, beams: int = 1) -> None:
         self._automaton, self._beams = automaton, beams
         self._seen: torch.Tensor | None = None
+        self._room: torch.Tensor | None = None
         self._state = automaton.start
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -176,13 +160,14 @@ class TrieConstraint(LogitsProcessor):
             scores: float[rows, vocabulary]; changed in place and returned.
         """
         if self._seen is None:
+            self._room = scores.new_empty(len(scores), scores.shape[1] + 1, dtype=torch.float32)
             self._state = self._automaton.start.expand(len(input_ids), -1)
             for position in range(1, input_ids.shape[1]):
                 self._state = self._automaton.step(self._state, input_ids[:, position])
         else:
             self._state = self._automaton.step(self._inherit(self._seen, input_ids[:, :-1]), input_ids[:, -1])
         self._seen = input_ids
-        return self._automaton.mask(scores, self._state)
+        return scores.add_(self._automaton.penalty(self._state, self._room))
 
     def _inherit(self, before: torch.Tensor, prefixes: torch.Tensor) -> torch.Tensor:
         """The state of each row's parent: a row of the previous call with the same tokens, of the same text.
