@@ -106,11 +106,16 @@ def show_training(run: Run) -> None:
 
 
 def show_metrics(run: Run) -> None:
-    """The evaluation report, with its figures inside."""
+    """The evaluation report, with its figures inside and the paths of its files at its end."""
     report = (run.report / "report.md").read_text(encoding="utf-8")
-    create_markdown_artifact(
-        key="metrics", markdown=_with_images(report, run.report), description=f"Report in {run.report}/report.html"
-    )
+    markdown = "\n\n".join([_with_images(report, run.report).rstrip(), "## Files", _paths(run.report)])
+    create_markdown_artifact(key="metrics", markdown=markdown, description=f"Report in {run.report}/report.html")
+
+
+def _paths(folder: Path) -> str:
+    """The files of a folder as a list. Not as links: browsers follow no ``file:`` link from a page of a server."""
+    paths = sorted(path for path in folder.resolve().rglob("*") if path.is_file() and not path.name.startswith("."))
+    return "\n".join(f"- `{path}`" for path in paths)
 
 
 def _show(key: str, folder: Path, title: str, *parts: str) -> None:

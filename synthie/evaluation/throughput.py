@@ -20,7 +20,8 @@ def run_rows(run: Path) -> list[dict[str, Any]]:
     Returns:
         rows with ``stage``, ``seconds`` (of the stage's last run), ``peak_memory_mb`` and, where they make sense,
         ``items`` (of what ``unit`` says), ``items_per_second``, ``tokens_per_second``, ``usd`` and
-        ``usd_per_accepted``.
+        ``usd_per_accepted``: the stage's dollars for each text that the checks of the texts accepted. Where several
+        stages cost money, a last row ``all`` adds them up.
     """
     rows = []
     for stage in _STAGES:
@@ -36,6 +37,16 @@ def run_rows(run: Path) -> list[dict[str, Any]]:
             ),
         }
         rows.append(row | (_texts(run / stage, manifest) if stage == "texts" else _others(run / stage, manifest)))
+    accepted = next((row.pop("accepted") for row in rows if row["stage"] == "texts"), None)
+    for row in rows:
+        row["usd_per_accepted"] = _per_accepted(row["usd"], accepted)
+    bills = [row["usd"] for row in rows if row["usd"] is not None]
+    if len(bills) > 1:
+        usd = sum(bills)
+        seconds = sum(row["seconds"] for row in rows)
+        memory = max(row["peak_memory_mb"] for row in rows)
+        total = {"stage": "all", "seconds": seconds, "peak_memory_mb": memory, "usd": usd}
+        rows.append(dict.fromkeys(rows[0]) | total | {"usd_per_accepted": _per_accepted(usd, accepted)})
     return rows
 
 
@@ -53,12 +64,26 @@ def _texts(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "tokens": tokens,
         "tokens_per_second": speed * tokens / texts if speed and texts else None,
         "usd": counts.get("usd"),
-        "usd_per_accepted": counts["usd"] / counts["samples"] if counts.get("samples") and "usd" in counts else None,
+        "accepted": counts.get("samples"),
+    }
+
+
+def _judge(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """A text counts once for each judge that read it; the cost is that of all judging in the folder."""
+    judged = sum(count for name, count in manifest.counts.items() if name.endswith("_judged"))
+    bill = _json(folder / "cost.json") or {}
+    return {
+        "items": judged,
+        "unit": "judgements",
+        "items_per_second": _rate(judged, manifest.seconds),
+        "usd": bill.get("spent_usd"),
     }
 
 
 def _others(folder: Path, manifest: Manifest) -> dict[str, Any]:
     counts, stage = manifest.counts, manifest.stage
+    if stage == "judge":
+        return _judge(folder, manifest)
     if stage == "extractor":
         training = _json(folder / "training.json") or {}
         return {
@@ -77,6 +102,10 @@ def _others(folder: Path, manifest: Manifest) -> dict[str, Any]:
     items = times * counts[name] if name in counts else None
     usd = counts.get("usd")
     return {"items": items, "unit": unit, "items_per_second": _rate(items, manifest.seconds), "usd": usd}
+
+
+def _per_accepted(usd: float | None, accepted: int | None) -> float | None:
+    return usd / accepted if usd is not None and accepted else None
 
 
 def _rate(items: Any, seconds: float) -> float | None:

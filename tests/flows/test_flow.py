@@ -46,9 +46,9 @@ def run(parameters: dict[str, Any]) -> State[Any]:
     return synthie(**parameters, return_state=True)
 
 
-def artifact_keys() -> set[str | None]:
+def artifacts() -> dict[str | None, str]:
     with get_client(sync_client=True) as client:
-        return {artifact.key for artifact in client.read_artifacts()}
+        return {artifact.key: str(artifact.data) for artifact in client.read_artifacts()}
 
 
 def sub_flow_names(run_folder: str) -> set[str]:
@@ -68,7 +68,10 @@ def test_a_run_makes_everything_and_repeating_it_does_nothing(prefect_server: No
     assert state.is_completed(), state.message
     folder = Path(small["run"])
     assert (folder / "report/report.html").stat().st_size > 1_000
-    assert {"graph", "coverage", "estimate", "cost", "texts", "dataset", "training", "metrics"} <= artifact_keys()
+    assert {"graph", "coverage", "estimate", "cost", "texts", "dataset", "training", "metrics"} <= set(
+        shown := artifacts()
+    )
+    assert f"`{folder.resolve()}/report/report.html`" in shown["metrics"]
     assert f"texts of {folder}" in sub_flow_names(small["run"])
 
     before = times_of_results(folder)

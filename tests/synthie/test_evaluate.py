@@ -198,6 +198,22 @@ def test_what_the_stages_took_enters_if_the_run_is_given(inputs: tuple[Path, Pat
     assert evaluated(inputs, tmp_path / "without")["throughput"] == []
 
 
+def test_judging_is_paid_for_the_accepted_texts_too(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    def judge(folder: Path) -> dict[str, Any]:
+        (folder / "cost.json").write_text(json.dumps({"spent_usd": 0.16}))
+        return {"rules_judged": 100, "rules_unjudged": 0, "llm_judged": 40, "llm_unjudged": 2}
+
+    texts = {"samples": 80, "rejected": 20, "usd": 0.4}
+    run_stage("texts", tmp_path / "texts", config={}, inputs={}, seed=0, work=lambda _: texts)
+    run_stage("judge", tmp_path / "judge", config={}, inputs={}, seed=0, work=judge)
+    rows = {row["stage"]: row for row in evaluated(inputs, tmp_path / "report", run=tmp_path)["throughput"]}
+    assert (rows["judge"]["items"], rows["judge"]["usd"]) == (140, 0.16)
+    assert [rows[stage]["usd_per_accepted"] for stage in ("texts", "judge", "all")] == pytest.approx(
+        [0.005, 0.002, 0.007]
+    )
+    assert "| all |" in (tmp_path / "report/report.md").read_text()
+
+
 def test_errors_are_counted_by_kind_and_shown_with_the_text(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     errors = evaluated(inputs, tmp_path / "report")["modes"]["constrained"]["errors"]
     assert {kind: error["count"] for kind, error in errors.items()} == {
