@@ -32,12 +32,14 @@ __all__ = [
     "NODE_SCHEMA",
     "QUALIFIERS",
     "RELATION_SCHEMA",
+    "SUBPROPERTIES",
     "TRIPLE_SCHEMA",
     "Triples",
     "unique_literals",
     "unique_names",
     "unique_triples",
     "write_graph_files",
+    "write_subproperties",
 ]
 
 NODE_SCHEMA = pa.schema(
@@ -67,6 +69,8 @@ TRIPLE_SCHEMA = pa.schema(
 )
 # The optional last column of the triples: (relation id, node id) pairs; the ids need not be in the graph.
 QUALIFIERS = pa.field("qualifiers", pa.list_(pa.struct([("relation", pa.string()), ("object", pa.string())])))
+
+SUBPROPERTIES = "subproperties.txt"
 
 _MAPPED_ROWS = 1 << 16  # rows of a record batch in the memory-mapped tables
 _GROUP_ROWS = 1 << 18  # rows of a row group in the Parquet files
@@ -170,6 +174,12 @@ def write_graph_files(
     _write_triples(triples, folder / "triples.parquet")
     _write_adjacency(triples, node_count, csr)
     np.save(csr / "item_numbers.npy", item_numbers.astype(np.int32))
+
+
+def write_subproperties(links: Iterable[tuple[str, str]], folder: Path) -> None:
+    """Write ``subproperties.txt``: a relation's id and, behind a tab, that of a parent of it; no file without links."""
+    if lines := [f"{relation}\t{parent}\n" for relation, parent in links]:
+        (folder / SUBPROPERTIES).write_text("".join(lines), encoding="utf-8")
 
 
 def _write_table(tables: Iterable[pa.Table], schema: pa.Schema, parquet: Path, mapped: Path) -> int:

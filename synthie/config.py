@@ -294,7 +294,8 @@ class EvaluationConfig(Settings):
     related_relations: str | None = Field(
         default=None,
         description="Text file with a relation and a parent of it (ids) at the start of each line: the report then "
-        "also says what the scores are if a relation above or below the right one counts as right.",
+        "also says what the scores are if a relation above or below the right one counts as right. Empty: the "
+        "subproperties (P1647) of the graph, if it comes from a Wikidata dump that has some.",
     )
     weak_factor: float = Field(
         default=4.0,

@@ -22,6 +22,7 @@ import pyarrow.dataset as arrow_dataset
 import pyarrow.parquet as pq
 
 from kg.stage import Manifest, file_digest, read_manifest, run_stage, write_atomic
+from kg.tables import SUBPROPERTIES
 from synthie.config import EvaluationConfig
 from synthie.errors import InputError
 from synthie.evaluation.analysis import analyse
@@ -59,7 +60,8 @@ def evaluate_predictions(
         folder: where the report goes.
         seed: the first resample's seed.
         extractor: folder of the extractor; its training curve enters the report.
-        run: folder of the run; what its stages took enters the report.
+        run: folder of the run; what its stages took enters the report, and the subproperties of its graph say which
+            relations are related unless the config names a file.
 
     Raises:
         InputError: an input is not finished, a file is missing or not what it should be, there are no
@@ -67,7 +69,7 @@ def evaluate_predictions(
     """
     inputs = {"dataset": dataset, "predictions": predictions} | ({"extractor": extractor} if extractor else {})
     manifests = {name: read_manifest(path) for name, path in inputs.items()}
-    links = Path(config.related_relations) if config.related_relations else None
+    links = _links(config, run)
     digests = {name: manifest.output_hash for name, manifest in manifests.items()}
 
     def work(folder: Path) -> dict[str, Any]:
@@ -117,6 +119,14 @@ def read_links(path: Path) -> list[tuple[str, str]]:
             )
         links.append((words[0], words[1]))
     return links
+
+
+def _links(config: EvaluationConfig, run: Path | None) -> Path | None:
+    """The file that is asked for, or that of the run's graph."""
+    if config.related_relations:
+        return Path(config.related_relations)
+    graph = run / "kg" / SUBPROPERTIES if run else None
+    return graph if graph and graph.exists() else None
 
 
 # --- Inputs ---------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ __all__ = ["build_wikidata"]
 
 log = logging.getLogger(__name__)
 
-_PARTS_FORM = 1  # to be raised when other code would write other parts for the same options
+_PARTS_FORM = 2  # to be raised when other code would write other parts for the same options
 
 _MENDS = {
     "no_article": "Set 'kg.entities' to 'labelled', 'kg.language' to a language whose Wikipedia has the articles, or "

@@ -103,6 +103,7 @@ PARTS = {
             ("description", pa.string()),
             ("aliases", pa.list_(pa.string())),
             ("datatype", pa.string()),
+            ("parents", pa.list_(pa.int32())),
         ]
     ),
 }

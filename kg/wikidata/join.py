@@ -32,6 +32,7 @@ from kg.tables import (
     unique_names,
     unique_triples,
     write_graph_files,
+    write_subproperties,
 )
 from kg.wikidata.ingest import PARTS, part_files
 from kg.wikidata.wikibase import item_number
@@ -112,6 +113,7 @@ class _Join:
         relations, without_label = self._relations(properties[used], np.bincount(relation, minlength=len(used)))
         nodes = self._nodes(numbers, node_of_row, literals)
         write_graph_files(nodes, relations, triples, numbers, folder)
+        write_subproperties(self._subproperties(), folder)
         kinds = Counter({"entity": len(numbers)})
         kinds.update({row["values"]: row["counts"] for row in literals["kind"].value_counts().to_pylist()})
         return {
@@ -311,6 +313,11 @@ class _Join:
             ),
             kept,
         )
+
+    def _subproperties(self) -> Iterator[tuple[str, str]]:
+        """Also of properties without a triple: two relations may be related by way of them."""
+        for row in self._properties.sort_by("number").to_pylist():
+            yield from ((f"P{row['number']}", f"P{parent}") for parent in sorted(row["parents"]))
 
     def _relations(self, properties: np.ndarray, counts: np.ndarray) -> tuple[pa.Table, int]:
         """The relations that occur, and how many of them have their id for want of a label."""

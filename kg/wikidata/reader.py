@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -35,6 +35,7 @@ from kg.wikidata.wikibase import (
     item_of,
     literal_of,
     property_number,
+    property_of,
     spaced,
 )
 
@@ -42,7 +43,7 @@ __all__ = ["Entity", "Ignored", "LiteralClaim", "Property", "Qualifier", "Redire
 
 _SPACE = b" \t\r\n\x0b\x0c"
 _FRAME = b"[]," + _SPACE + b"\xef\xbb\xbf"  # what may stand around a document in its line
-_INSTANCE_OF, _SUBCLASS_OF = "P31", "P279"
+_INSTANCE_OF, _SUBCLASS_OF, _SUBPROPERTY_OF = "P31", "P279", "P1647"
 _ANY_LANGUAGE = "mul"  # labels that hold in all languages, since 2024
 # How the lines of items begin and end in the official dump. Lines of any other form are decoded to the end.
 _ITEM_HEAD = re.compile(rb'\{"(?:type":"item",")?id":"Q([1-9]\d{0,8})"(?!,"redirect)')
@@ -98,6 +99,7 @@ class Property(msgspec.Struct, gc=False):
     description: str
     aliases: list[str]
     datatype: str
+    parents: list[int]  # numbers of the P ids that it is a subproperty of
 
 
 class Redirect(msgspec.Struct, gc=False):
@@ -245,7 +247,7 @@ class WikidataReader:
         if kind == "item":
             return self._item(document, item_number(document.id), claims, line)
         if kind == "property":
-            return self._property(document, property_number(document.id), line)
+            return self._property(document, property_number(document.id), claims, line)
         return Ignored(kind if kind in ("lexeme", "mediainfo") else "other_kind")
 
     def _redirect(self, document: Any) -> Redirect | Ignored:
@@ -254,7 +256,7 @@ class WikidataReader:
             return Ignored("other_kind")
         return Redirect(item_number(source), item_number(target))
 
-    def _property(self, document: Any, number: int, line: bytes) -> Property:
+    def _property(self, document: Any, number: int, claims: dict[str, list[Any]], line: bytes) -> Property:
         label, language = self._label(document)
         return Property(
             number=number,
@@ -264,6 +266,7 @@ class WikidataReader:
             description=self._description(document),
             aliases=self._aliases(document, label, language),
             datatype=document.datatype,
+            parents=_named(claims.get(_SUBPROPERTY_OF), property_of),
         )
 
     def _item(self, document: Any, number: int, claims: dict[str, list[Any]], line: bytes) -> Entity | Ignored:
@@ -480,11 +483,15 @@ def _best(statements: list[Any], dropped: dict[str, int]) -> list[Any]:
 
 
 def _objects(statements: list[Any] | None) -> list[int]:
-    """The best-ranked items that a property names, without repetition, in the order of the document."""
+    return _named(statements, item_of)
+
+
+def _named(statements: list[Any] | None, number_of: Callable[[Snak], int | None]) -> list[int]:
+    """The best-ranked items or properties that a property names, without repetition, in the document's order."""
     if not statements:
         return []
     snaks = [statement.mainsnak for statement in best(statements)]
-    targets = [item_of(snak) for snak in snaks if snak.snaktype == "value"]
+    targets = [number_of(snak) for snak in snaks if snak.snaktype == "value"]
     return list(dict.fromkeys(target for target in targets if target is not None))
 
 

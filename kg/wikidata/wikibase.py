@@ -31,6 +31,7 @@ __all__ = [
     "kind_of",
     "literal_of",
     "property_number",
+    "property_of",
     "spaced",
 ]
 
@@ -242,6 +243,18 @@ def item_of(snak: Snak) -> int | None:
     try:
         return item_number(target.id or "")
     except BadLineError:
+        return None
+
+
+def property_of(snak: Snak) -> int | None:
+    """The number of the property that a snak with a value names, or None if it names none."""
+    value = snak.datavalue
+    if value is None or value.type != "wikibase-entityid":
+        return None
+    try:
+        target = _item_value.decode(value.value)
+        return property_number(target.id or f"P{target.numeric_id}") if target.entity_type == "property" else None
+    except (msgspec.ValidationError, BadLineError):
         return None
 
 

@@ -226,6 +226,21 @@ def test_nothing_but_the_graph_is_left_in_the_folder(tmp_path: Path) -> None:
     }
 
 
+def test_the_best_ranked_subproperty_links_of_properties_are_written(tmp_path: Path) -> None:
+    def parent(number: int, rank: str = "normal") -> dict[str, Any]:
+        value = {"entity-type": "property", "numeric-id": number, "id": f"P{number}"}
+        return statement(1647, value, "wikibase-entityid", "wikibase-property") | {"rank": rank}
+
+    properties = [
+        property_document(36, "capital", claims={"P1647": [parent(1376), parent(17)]}),
+        property_document(9, "unused", claims={"P1647": [parent(8, "deprecated"), parent(7), parent(6, "preferred")]}),
+        property_document(17, "country", claims={"P1647": [to_item(1647, 5)]}),
+    ]
+    items = [each for each in documents() if each.get("type") != "property"]
+    build(tmp_path, [*properties, *items])
+    assert (tmp_path / "kg/subproperties.txt").read_text() == "P9\tP6\nP36\tP17\nP36\tP1376\n"
+
+
 # --- what is kept ---------------------------------------------------------------------------------------------------
 
 

@@ -145,6 +145,21 @@ def test_related_relations_are_credited_where_links_are_given(inputs: tuple[Path
         evaluate_predictions(config, *inputs, tmp_path / "report", seed=0)
 
 
+def test_subproperties_of_the_graph_relate_relations_unless_a_file_does(
+    inputs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "run/kg").mkdir(parents=True)
+    (tmp_path / "run/kg/subproperties.txt").write_text("P2\tP1\n")
+    constrained = evaluated(inputs, tmp_path / "report", run=tmp_path / "run")["modes"]["constrained"]
+    assert constrained["related"]["credited"] == 1
+    links = tmp_path / "links.txt"
+    links.write_text("P2 P9\n")
+    config = EvaluationConfig(bootstrap=5, related_relations=str(links))
+    evaluate_predictions(config, *inputs, tmp_path / "other", seed=0, run=tmp_path / "run")
+    constrained = json.loads((tmp_path / "other/metrics.json").read_text())["modes"]["constrained"]
+    assert constrained["related"]["credited"] == 0
+
+
 def test_modes_are_compared_on_the_same_resamples(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     metrics = evaluated(inputs, tmp_path / "report")
     values = {mode: figures["micro"]["f1"]["value"] for mode, figures in metrics["modes"].items()}
